@@ -1,0 +1,53 @@
+"""Errors that the user sees, and the exit codes they end in (DESIGN section 7)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_GATE_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BUG = 3
+EXIT_INCONCLUSIVE = 4
+EXIT_INTERRUPTED = 130
+
+
+class OptimizerError(Exception):
+    """The user's mistake or the environment's limit: what went wrong, and the next move.
+
+    `message` says what, where and what was available; `hint` says what to do now.
+    The command line prints both and exits with 2.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def suggestion(word: str, available: Iterable[str]) -> str | None:
+    """The name in `available` that `word` most likely meant, or None."""
+    close = difflib.get_close_matches(word, list(available), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def unknown(kind: str, word: str, available: Iterable[str], where: str = "") -> OptimizerError:
+    """The error for a name that nothing answers to: with the nearest name and all there is."""
+    names = sorted(available)
+    place = f" in {where}" if where else ""
+    meant = suggestion(word, names)
+    listed = ", ".join(names) if names else "none"
+    hint = f"did you mean '{meant}'?" if meant else f"use one of the available names ({listed})"
+    return OptimizerError(f"unknown {kind} '{word}'{place}; available: {listed}", hint)
+
+
+def missing_extra(package: str, extra: str, needed_by: str) -> OptimizerError:
+    """The error for a library that an extra of this package would have brought."""
+    return OptimizerError(
+        f"{needed_by} needs the package '{package}', which is not installed",
+        f"pip install 'optc[{extra}]'",
+    )

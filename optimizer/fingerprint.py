@@ -1,0 +1,95 @@
+"""Digests of values, files, directory trees and Python code: what keys are made of."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def of_value(value: Any) -> str:
+    """sha256 (hex) of a JSON value in canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in 1 MiB chunks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every regular file below `root` in a stable order, byte-code caches left out."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def of_tree(root: Path) -> str:
+    """sha256 (hex) of a directory: relative names and contents of all files below it."""
+    return of_value({path.relative_to(root).as_posix(): of_file(path) for path in files_below(root)})
+
+
+def of_path(path: Path) -> str:
+    """sha256 (hex) of a file, or of a directory tree."""
+    return of_tree(path) if path.is_dir() else of_file(path)
+
+
+def of_code(path: Path) -> str:
+    """sha256 (hex) of a Python file and of every module beside it that it imports, transitively.
+
+    Imports are read from the syntax tree, nothing is executed; installed packages are not followed.
+    """
+    return of_value({p.relative_to(path.parent).as_posix(): of_file(p) for p in code_closure(path)})
+
+
+def code_closure(path: Path) -> list[Path]:
+    """The Python file and the files below its folder that its imports reach, sorted."""
+    root = path.parent
+    seen: set[Path] = set()
+    queue = [path]
+    while queue:
+        current = queue.pop()
+        if current not in seen:
+            seen.add(current)
+            queue.extend(_local_imports(current, root))
+    return sorted(seen)
+
+
+def _local_imports(path: Path, root: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _module_files(root, alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1] if node.level else root
+            parts = node.module.split(".") if node.module else []
+            yield from _module_files(base, parts)
+            for alias in node.names:
+                yield from _module_files(base, [*parts, alias.name])
+
+
+def _module_files(root: Path, parts: list[str]) -> Iterator[Path]:
+    folder = root
+    for part in parts[:-1]:
+        folder = folder / part
+        if (folder / "__init__.py").is_file():
+            yield folder / "__init__.py"
+    if parts:
+        for candidate in (folder / f"{parts[-1]}.py", folder / parts[-1] / "__init__.py"):
+            if candidate.is_file():
+                yield candidate

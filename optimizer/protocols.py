@@ -1,0 +1,157 @@
+"""What a plugin must look like. A plugin is a module with these names: no base class, no registration.
+
+Heavy libraries (torch, onnx, onnxruntime, openvino, nncf, ...) are imported inside plugin functions only, so
+that planning and listing stay fast. `Options` is a `schema.Strict` model: the options class is the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+from optimizer.values import Artifact, Better, Check, QuantScheme, Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Feeds = Mapping[str, "np.ndarray"]
+Example = Mapping[str, Any]
+"""One raw example of a source: column name -> bytes, text, number or array."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that went through the transforms.
+
+    `feeds`: input name -> array whose first dimension is `len(labels) * views` samples.
+    `labels`: one per example, or None when the data set has no label.
+    `views`: model samples per example (2 for sentence pairs); outputs reshape to (examples, views, ...).
+    """
+
+    feeds: Feeds
+    labels: np.ndarray | None
+    indices: np.ndarray
+    views: int = 1
+
+
+class Dataset(Protocol):
+    """A data set ready to be fed to a model: finite, ordered, re-iterable, streamed."""
+
+    name: str
+    digest: str
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Batches of `size` examples in order, at most `limit` examples; never all in memory at once."""
+        ...
+
+
+class Session(Protocol):
+    """A model ready to run. `precision` says what really runs, in the runtime's own words."""
+
+    signature: Signature
+    precision: str
+
+    def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once: input name -> array, output name -> array."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a pass may know of the world."""
+
+    data: Mapping[str, Dataset] = field(default_factory=dict)  # by role: calibrate, evaluate, train
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)  # named artifacts, such as a teacher
+    scheme: QuantScheme | None = None  # of the target this step is for
+    seed: int = 0
+    threads: int = 1
+    # Sample inputs for tracing and checking, one mapping per batch size; real ones where the recipe has data.
+    samples: Sequence[Feeds] = ()
+    synthetic: bool = True  # False when `samples` come from the recipe's data
+    note: Callable[[str, Any], None] = lambda name, value: None  # a fact for the record (JSON value)
+    warn: Callable[[str], None] = lambda text: None  # a warning for the record and the screen
+    # Compares a candidate output directory of this step with the step's source on `samples`.
+    # Raises nothing on mismatch: read `.outcome` and `.reason`.
+    check: Callable[[Path], Check] | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+class Pass(Protocol):
+    """A function from one artifact directory to another."""
+
+    VERSION: int  # raise it when the same ingredients would give another result
+    CONSUMES: tuple[str, ...]  # artifact formats it takes
+    PRODUCES: str | None  # the format it writes; None: the format it was given
+    TOOLS: tuple[str, ...]  # distributions whose version changes the result
+    DATA: tuple[str, ...]  # data roles that it reads
+    SCHEMED: bool  # True when the target's QuantScheme decides what it writes
+    LIMIT: float | None  # tolerance on Check.max_error; None for passes that change numbers on purpose
+    Options: type[BaseModel]
+
+    def run(self, source: Artifact, options: Any, ctx: Context, out: Path) -> None:
+        """Read `source.path`, write the new artifact's files into the empty directory `out`."""
+        ...
+
+
+class Target(Pass, Protocol):
+    """A runtime: compiles an artifact to the files it loads, and opens them."""
+
+    SCHEME: QuantScheme
+
+    def probe(self) -> str | None:
+        """None when usable here, else what is missing and how to get it. Imports nothing heavy."""
+        ...
+
+    def open(self, artifact: Artifact, options: Any) -> AbstractContextManager[Session]:
+        """A session on the artifact; closed on exit."""
+        ...
+
+
+class Source(Protocol):
+    """Reads one kind of data."""
+
+    Options: type[BaseModel]
+
+    def open(self, options: Any) -> Sequence[Example]:
+        """The raw examples, in file order, read lazily where the format allows."""
+        ...
+
+
+class Metric(Protocol):
+    """Turns outputs into one row per example, and rows into a number.
+
+    `AGAINST` "labels": `examples` sees labels. `AGAINST` "baseline": rows are compared with the baseline's rows
+    of the same examples by `compare`, whose result is summarized.
+    """
+
+    UNIT: str  # "%" (summaries are then in 0..100), or ""
+    BETTER: Better
+    AGAINST: Literal["labels", "baseline"]
+    Options: type[BaseModel]
+
+    def examples(self, outputs: Mapping[str, np.ndarray], batch: Batch, options: Any) -> np.ndarray:
+        """Float array (examples, k): whatever `summarize` needs of each example."""
+        ...
+
+    def compare(self, rows: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+        """Only for AGAINST "baseline": rows (examples, k) of both -> rows (examples, j)."""
+        ...
+
+    def summarize(self, rows: np.ndarray) -> float:
+        """One number from rows (examples, k); must be fast, it is called once per bootstrap resample."""
+        ...
+
+
+class Layout(Protocol):
+    """Writes a bundle in the directory layout of a model server."""
+
+    Options: type[BaseModel]
+
+    def write(self, bundle: Path, options: Any, out: Path) -> None: ...

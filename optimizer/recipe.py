@@ -1,0 +1,247 @@
+"""What a person writes: parsed once, never half-valid. Plugin options are validated by the planner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from optimizer import content, schema
+from optimizer.errors import OptimizerError, unknown
+from optimizer.schema import Entry, File, Strict
+
+
+class Use(Strict):
+    """A plugin by name with its options: written `name`, or `{name: {option: value}}`."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _use(value: Any) -> Any:
+    if isinstance(value, Use):
+        return value
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        if options is None or isinstance(options, Mapping):
+            return {"name": name, "options": dict(options or {})}
+    raise ValueError("write a name, or a one-key mapping from the name to its options")
+
+
+UseField: TypeAlias = Annotated[Use, BeforeValidator(_use)]
+
+
+class ModelSpec(Strict):
+    """Where the model comes from: exactly one of `entry`, `file` and `hf`."""
+
+    entry: Entry | None = Field(None, description="file.py:callable or pkg.module:callable returning an nn.Module")
+    args: dict[str, Any] = Field({}, description="keyword arguments for the entry's callable")
+    weights: File | None = Field(None, description=".safetensors, or .pt/.pth holding a state dict")
+    file: File | None = Field(None, description=".pt2 (torch.export), .pt TorchScript archive, or .onnx")
+    hf: File | None = Field(None, description="a Hugging Face model directory")
+    task: str | None = Field(None, description="with hf: feature-extraction, sentence-similarity, text-classification, ...")
+    inputs: dict[str, str] = Field({}, description="input name -> dtype[dims], e.g. float32[batch,3,224,224]")
+    outputs: list[str] = Field([], description="names for the flattened outputs")
+    dims: dict[str, tuple[int, int]] = Field({}, description="free dimension -> smallest and largest size to support")
+    license: str | None = Field(None, description="license of the weights, copied into bundles")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        given = [n for n in ("entry", "file", "hf") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of entry, file, hf (found: {', '.join(given) or 'none'})")
+        if self.entry and not self.inputs:
+            raise ValueError("a model by entry needs 'inputs', for example {image: 'float32[batch,3,224,224]'}")
+        if self.task and not self.hf:
+            raise ValueError("'task' belongs to 'hf'")
+        if self.weights and not self.entry:
+            raise ValueError("'weights' belongs to 'entry'")
+        return self
+
+
+class DataSpec(Strict):
+    """A data set: a source, the transforms that turn its columns into model inputs, and the label."""
+
+    source: UseField = Field(description="the reader and its options, e.g. {npz: {path: calib.npz}}")
+    transforms: list[UseField] = Field([], description="applied in order to each example; also go into the bundle")
+    inputs: dict[str, str] = Field({}, description="model input -> column; default: the column of the same name")
+    label: str | None = Field(None, description="the label's column")
+    labels: list[str] = Field([], description="class names by index")
+    views: int = Field(1, ge=1, description="model samples per example; a column then has a leading axis of this size")
+    pad: dict[str, float] = Field({}, description="input -> value used to pad ragged samples to the longest of a batch")
+    skip: int = Field(0, ge=0, description="leave out the first examples")
+    take: int | None = Field(None, ge=1, description="use at most this many examples")
+    shuffle: bool = Field(False, description="take a random subset (by the recipe's seed) instead of the first examples")
+    sha256: str | None = Field(None, description="digest that the source's file must have")
+    license: str | None = None
+    description: str | None = None
+
+
+def _data(value: Any) -> Any:
+    return {"ref": value} if isinstance(value, str) else value
+
+
+class DataRef(Strict):
+    """A data set by reference: `card/split` (shipped), `card.yaml#split` or a data file."""
+
+    ref: str
+
+
+class LatencySpec(Strict):
+    """How latency is measured: see optimizer/measure/latency.py."""
+
+    batch: list[Annotated[int, Field(ge=1)]] = [1]
+    seconds: float = Field(10.0, gt=0, description="time budget per candidate and setting, warm-up not counted")
+    restarts: int = Field(4, ge=1, description="fresh processes per candidate")
+    threads: int = Field(1, ge=1, description="threads each runtime may use")
+    dims: dict[str, int] = Field({}, description="sizes of the other free dimensions, e.g. {sequence: 128}")
+
+
+class MeasureSpec(Strict):
+    metrics: list[UseField] = []
+    latency: LatencySpec | Literal[False] = LatencySpec()
+    memory: bool = True
+    batch: int = Field(32, ge=1, description="batch size for accuracy")
+
+
+class Recipe(Strict):
+    """A whole build: model, data, variants, targets, measure, gates."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: str = "recipe"
+    description: str = ""
+    model: ModelSpec
+    data: dict[Literal["calibrate", "evaluate", "train"], Annotated[DataSpec | DataRef, BeforeValidator(_data)]] = {}
+    variants: dict[str, list[UseField]] = {"fp32": []}
+    targets: list[UseField] = Field([Use(name="onnxruntime")], min_length=1)
+    baseline: str | None = Field(None, description="a variant (compared per target) or variant@target (one for all)")
+    export: dict[str, Any] = Field({}, description="options of the export step that the planner inserts")
+    simplify: bool = Field(True, description="simplify the exported graph with onnxslim")
+    measure: MeasureSpec = MeasureSpec()
+    gates: list[str] = []
+    bundle: Literal["best", "all", "none"] = Field("best", description="best: per target the fastest that passes")
+    seed: int = 0
+
+    @field_validator("variants")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise ValueError("needs at least one variant, for example {fp32: []}")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"variant name '{name}': use letters, digits, '.', '_' and '-'")
+        return value
+
+    @model_validator(mode="after")
+    def _baseline_exists(self) -> Recipe:
+        variant, _, target = (self.baseline or "").partition("@")
+        if self.baseline and variant not in self.variants:
+            raise ValueError(f"baseline '{self.baseline}': no such variant; available: {', '.join(self.variants)}")
+        names = [t.name for t in self.targets]
+        if target and target not in names:
+            raise ValueError(f"baseline '{self.baseline}': no such target; available: {', '.join(names)}")
+        if len(set(names)) != len(names):
+            raise ValueError("a target is listed twice")
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """The recipe as JSON, defaults filled in, paths absolute."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load(reference: str) -> Recipe:
+    """The recipe behind a reference: `vision/x` is shipped, anything that ends in .yaml or .yml is a file.
+
+    Raises OptimizerError for an unknown reference, a file that is no YAML mapping, and every schema fault.
+    """
+    path = locate(reference)
+    return parse(_document(path, ()), where=reference, base=path.parent, name=path.stem)
+
+
+def parse(document: Any, where: str, base: Path, name: str = "recipe") -> Recipe:
+    """A recipe from a parsed document; relative paths start at `base`."""
+    if not isinstance(document, Mapping):
+        raise OptimizerError(f"{where}: a recipe is a mapping, this is a {type(document).__name__}", "see optc init, or recipes/")
+    return schema.parse(Recipe, {"name": name, **document}, where, base)
+
+
+def shipped() -> list[str]:
+    """References of all shipped recipes."""
+    root = content.root("recipes")
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+
+
+def locate(reference: str) -> Path:
+    """The file behind a recipe reference, decided by spelling."""
+    if reference.endswith((".yaml", ".yml")):
+        path = Path(reference)
+        if not path.is_file():
+            raise OptimizerError(f"no such recipe file: {path}", f"shipped recipes: {', '.join(shipped())}")
+        return path.resolve()
+    if reference not in shipped():
+        raise unknown("recipe", reference, shipped(), where="the shipped recipes (a file ends in .yaml)")
+    return content.root("recipes") / f"{reference}.yaml"
+
+
+def _document(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The YAML mapping of a file with what it extends merged below it; parents' paths made absolute."""
+    if path in chain:
+        raise OptimizerError(f"{path}: extends itself ({' -> '.join(p.name for p in (*chain, path))})", "break the circle")
+    document = read_yaml(path)
+    parent = document.pop("extends", None)
+    if parent is None:
+        return document
+    if not isinstance(parent, str):
+        raise OptimizerError(f"{path}: 'extends' names one recipe", "for example extends: vision/digits-int8")
+    parent_path = locate(str(path.parent / parent) if parent.endswith((".yaml", ".yml")) else parent)
+    return _merge(_rebase(_document(parent_path, (*chain, path)), parent_path.parent), document)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or an OptimizerError that says where the text breaks."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptimizerError(f"{path}: not YAML: {' '.join(str(error).split())}", "check indentation and quotes") from None
+    if not isinstance(document, dict):
+        raise OptimizerError(f"{path}: expected a mapping of keys, found {type(document).__name__}", "see optc schema")
+    return document
+
+
+PATH_KEYS = {"entry", "weights", "file", "hf", "path", "tokenizer"}
+
+
+def _rebase(value: Any, base: Path, key: str = "") -> Any:
+    """Relative paths of an inherited document, made absolute against the parent's folder."""
+    if isinstance(value, dict):
+        return {k: _rebase(v, base, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rebase(v, base, key) for v in value]
+    if isinstance(value, str) and _is_local_path(value, key):
+        return str(base / value)
+    return value
+
+
+def _is_local_path(value: str, key: str) -> bool:
+    place = value.rpartition(":")[0] if key == "entry" else value
+    if key == "entry" and not place.endswith(".py"):
+        return False
+    return key in PATH_KEYS and not value.startswith(("/", "~", "$", "python:"))
+
+
+def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; everything else of the child replaces the parent's."""
+    merged = dict(parent)
+    for key, value in child.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

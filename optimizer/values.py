@@ -1,0 +1,227 @@
+"""The frozen values that cross module boundaries. Plain data: no behaviour beyond names and parsing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from optimizer.errors import OptimizerError
+
+RUN_SCHEMA = 1
+DTYPES = (
+    "float64", "float32", "float16", "bfloat16",
+    "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool", "string",
+)  # fmt: skip
+
+Better = Literal["higher", "lower"]
+Outcome = Literal["pass", "fail", "inconclusive"]
+Relation = Literal["absolute", "drop", "speedup", "ratio"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor: dtype and shape; a dimension is a size or the name of a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> TensorSpec:
+        """Read `float32[batch,1,32,32]`; raise OptimizerError when the text is not of that form."""
+        found = re.fullmatch(r"\s*(\w+)\s*\[([^\]]*)\]\s*", text)
+        if not found or found[1] not in DTYPES:
+            raise OptimizerError(
+                f"input '{name}': cannot read '{text}' as a tensor",
+                f"write dtype[dim,dim,...], for example float32[batch,3,224,224]; dtypes: {', '.join(DTYPES)}",
+            )
+        dims = [d.strip() for d in found[2].split(",")] if found[2].strip() else []
+        bad = [d for d in dims if not (d.isidentifier() or (d.isdigit() and int(d) > 0))]
+        if bad:
+            raise OptimizerError(
+                f"input '{name}': '{bad[0]}' in '{text}' is no dimension",
+                "a dimension is a positive integer or a name such as batch",
+            )
+        return cls(name, found[1], tuple(int(d) if d.isdigit() else d for d in dims))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The named inputs and outputs of a model, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def symbols(self) -> tuple[str, ...]:
+        """The names of the free input dimensions, in order of first appearance."""
+        return tuple(dict.fromkeys(d for t in self.inputs for d in t.shape if isinstance(d, str)))
+
+    def batch_symbol(self) -> str | None:
+        """The free dimension that counts samples: the first dimension of the first input, when free."""
+        first = self.inputs[0].shape if self.inputs else ()
+        return first[0] if first and isinstance(first[0], str) else None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model on disk: `path` is a directory whose layout `format` names (see `optimizer/formats`)."""
+
+    format: str
+    path: Path
+    key: str
+    digest: str
+    signature: Signature
+    size: int  # bytes that the runtime needs: all model files in the directory
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """What one runtime fuses and accepts when a graph is quantized for it."""
+
+    target: str
+    format: str  # the artifact format on which this target wants to be quantized
+    activation: Literal["uint8", "int8"] = "uint8"
+    activation_symmetric: bool = False
+    weight: Literal["int8", "uint8"] = "int8"
+    per_channel: bool = True
+    quantize_bias: bool = True
+    qdq_on_weights: bool = False  # True: weights stay float behind Q/DQ pairs; False: stored as integers
+    ops: tuple[str, ...] = ()  # ONNX op types whose quantized form this runtime has fast kernels for
+    constant_weights_only: tuple[str, ...] = ()  # of these op types only nodes with a constant weight
+    dynamic: bool = False  # has kernels for dynamically quantized MatMul
+    half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an artifact's outputs lie from those of the artifact it was made from, on given samples."""
+
+    outcome: Literal["pass", "fail", "recorded"]  # recorded: the pass may change numbers, so no limit
+    max_error: float  # largest |a - b| over all outputs, relative to the largest |a| of that output
+    limit: float | None  # the tolerance on max_error
+    sqnr_db: float | None  # signal to quantization noise ratio in dB; None when outputs are identical
+    cosine: float  # smallest cosine similarity over outputs
+    batches: tuple[int, ...]  # batch sizes tried
+    synthetic: bool  # True when no real samples were at hand
+    reason: str | None = None  # why it failed
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One executed (or reused) step of a plan."""
+
+    key: str
+    use: str
+    options: dict[str, Any]
+    sources: tuple[str, ...]
+    ingredients: dict[str, Any]
+    format: str
+    cached: bool
+    seconds: float | None  # wall time of the step when it ran; None when it was reused
+    size: int  # bytes
+    digest: str
+    check: Check | None
+    notes: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One variant on one target: what is measured, gated and bundled."""
+
+    variant: str
+    target: str
+    steps: tuple[str, ...]  # step keys, source first
+    options: dict[str, Any]  # the target's options, defaults filled in
+    artifact: str | None = None  # key of the last step
+    path: str | None = None  # directory of the artifact on the machine of the run
+    size: int | None = None  # bytes
+    precision: str | None = None  # what really ran, in the runtime's own words
+    skipped: str | None = None  # why this pair cannot exist or could not be built here
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}@{self.target}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number with its interval, its sample count, its machine and the protocol that produced it."""
+
+    subject: str  # candidate name, "variant@target"
+    metric: str  # "top1", "latency.p50", "throughput", "size", "memory.peak", "load.time", ...
+    relation: Relation  # absolute, or against `against`: drop (a - b), speedup (a / b), ratio (b / a)
+    value: float
+    low: float | None  # 95 % interval; None for exact values such as a size
+    high: float | None
+    n: int
+    unit: str  # "%", "pp", "ms", "1/s", "B", "x", ""
+    better: Better
+    against: str | None = None
+    at: dict[str, Any] = field(default_factory=dict)  # the setting: batch, threads, ...
+    protocol: dict[str, Any] = field(default_factory=dict)  # how it was taken
+    machine: str = ""  # machine digest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of one gate about one candidate, with the reason as a sentence."""
+
+    gate: str
+    subject: str
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """One data set of a run: what it was and how many examples were used."""
+
+    role: str
+    name: str
+    digest: str
+    examples: int
+    license: str | None = None
+    findings: tuple[str, ...] = ()  # what the data check noticed
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that produced a number. `digest` changes when a number would not be comparable."""
+
+    cpu: str
+    architecture: str
+    cores: int  # usable by this process
+    isa: tuple[str, ...]
+    memory: int  # bytes
+    os: str
+    python: str
+    accelerators: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a build did, measured and decided: serialized as run.json, the only truth."""
+
+    schema: int
+    version: str  # of optc
+    name: str
+    created: str  # ISO 8601, UTC
+    recipe: dict[str, Any]
+    baseline: str | None  # variant or candidate name
+    machine: Machine
+    tools: dict[str, str]  # distribution -> version
+    data: tuple[DataRecord, ...]
+    steps: tuple[StepRecord, ...]
+    candidates: tuple[Candidate, ...]
+    measurements: tuple[Measurement, ...]
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    outcome: Outcome | Literal["not gated"]
