@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
@@ -48,7 +48,9 @@ class ModelSpec(Strict):
     weights: File | None = Field(None, description=".safetensors, or .pt/.pth holding a state dict")
     file: File | None = Field(None, description=".pt2 (torch.export), .pt TorchScript archive, or .onnx")
     hf: File | None = Field(None, description="a Hugging Face model directory")
-    task: str | None = Field(None, description="with hf: feature-extraction, sentence-similarity, text-classification, ...")
+    task: str | None = Field(
+        None, description="with hf: feature-extraction, sentence-similarity, text-classification, ..."
+    )
     inputs: dict[str, str] = Field({}, description="input name -> dtype[dims], e.g. float32[batch,3,224,224]")
     outputs: list[str] = Field([], description="names for the flattened outputs")
     dims: dict[str, tuple[int, int]] = Field({}, description="free dimension -> smallest and largest size to support")
@@ -80,7 +82,9 @@ class DataSpec(Strict):
     pad: dict[str, float] = Field({}, description="input -> value used to pad ragged samples to the longest of a batch")
     skip: int = Field(0, ge=0, description="leave out the first examples")
     take: int | None = Field(None, ge=1, description="use at most this many examples")
-    shuffle: bool = Field(False, description="take a random subset (by the recipe's seed) instead of the first examples")
+    shuffle: bool = Field(
+        False, description="take a random subset (by the recipe's seed) instead of the first examples"
+    )
     sha256: str | None = Field(None, description="digest that the source's file must have")
     license: str | None = None
     description: str | None = None
@@ -130,6 +134,12 @@ class Recipe(Strict):
     gates: list[str] = []
     bundle: Literal["best", "all", "none"] = Field("best", description="best: per target the fastest that passes")
     seed: int = 0
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths of the document start at."""
+        return self._base
 
     @field_validator("variants")
     @classmethod
@@ -170,8 +180,12 @@ def load(reference: str) -> Recipe:
 def parse(document: Any, where: str, base: Path, name: str = "recipe") -> Recipe:
     """A recipe from a parsed document; relative paths start at `base`."""
     if not isinstance(document, Mapping):
-        raise OptimizerError(f"{where}: a recipe is a mapping, this is a {type(document).__name__}", "see optc init, or recipes/")
-    return schema.parse(Recipe, {"name": name, **document}, where, base)
+        raise OptimizerError(
+            f"{where}: a recipe is a mapping, this is a {type(document).__name__}", "see optc init, or recipes/"
+        )
+    recipe = schema.parse(Recipe, {"name": name, **document}, where, base)
+    recipe._base = base
+    return recipe
 
 
 def shipped() -> list[str]:
@@ -195,7 +209,9 @@ def locate(reference: str) -> Path:
 def _document(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML mapping of a file with what it extends merged below it; parents' paths made absolute."""
     if path in chain:
-        raise OptimizerError(f"{path}: extends itself ({' -> '.join(p.name for p in (*chain, path))})", "break the circle")
+        raise OptimizerError(
+            f"{path}: extends itself ({' -> '.join(p.name for p in (*chain, path))})", "break the circle"
+        )
     document = read_yaml(path)
     parent = document.pop("extends", None)
     if parent is None:
@@ -211,7 +227,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptimizerError(f"{path}: not YAML: {' '.join(str(error).split())}", "check indentation and quotes") from None
+        raise OptimizerError(
+            f"{path}: not YAML: {' '.join(str(error).split())}", "check indentation and quotes"
+        ) from None
     if not isinstance(document, dict):
         raise OptimizerError(f"{path}: expected a mapping of keys, found {type(document).__name__}", "see optc schema")
     return document

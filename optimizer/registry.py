@@ -84,7 +84,9 @@ def load(kind: Kind, name: str) -> Any:
         raise unknown(SINGULAR[kind], name, names(kind))
     entry = known[name]
     if entry.broken:
-        raise OptimizerError(f"the {SINGULAR[kind]} '{name}' ({entry.module}) is broken: {entry.broken}", "repair or uninstall it")
+        raise OptimizerError(
+            f"the {SINGULAR[kind]} '{name}' ({entry.module}) is broken: {entry.broken}", "repair or uninstall it"
+        )
     return importlib.import_module(entry.module)
 
 

@@ -110,7 +110,9 @@ def _module_file(module: str) -> Path:
     for choice in choices:
         if choice.is_file():
             return choice
-    raise OptimizerError(f"no Python module '{module}' can be found", f"package '{module.partition('.')[0]}' has no such part")
+    raise OptimizerError(
+        f"no Python module '{module}' can be found", f"package '{module.partition('.')[0]}' has no such part"
+    )
 
 
 def parse_entry(text: str, base: Path) -> EntryPoint:
@@ -190,7 +192,9 @@ def _inner_model(annotation: Any) -> Any:
 
 def ingredients(options: BaseModel) -> dict[str, Any]:
     """The options as JSON for a key: every field, with files and code replaced by their digests."""
-    return {name: _ingredient(getattr(options, name), _is_entry(info)) for name, info in type(options).model_fields.items()}
+    return {
+        name: _ingredient(getattr(options, name), _is_entry(info)) for name, info in type(options).model_fields.items()
+    }
 
 
 def _is_entry(info: Any) -> bool:
