@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,23 @@ def code_closure(path: Path) -> list[Path]:
             seen.add(current)
             queue.extend(_local_imports(current, root))
     return sorted(seen)
+
+
+def changes(old: Any, new: Any, place: str = "") -> list[str]:
+    """The dotted places at which two JSON values differ, such as `options.samples: 300 -> 512`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}):
+            found += changes(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return found
+    return [] if old == new else [f"{place}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else canonical(value)
+    if re.fullmatch(r"(\w+:)?[0-9a-f]{32,}", text):
+        return text.partition(":")[2][:8] or text[:8]
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _local_imports(path: Path, root: Path) -> Iterator[Path]:
