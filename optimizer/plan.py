@@ -53,6 +53,7 @@ class Plan:
     data: Mapping[str, PlannedData]
     metrics: Mapping[str, tuple[Any, BaseModel]]
     gates: tuple[gates.Gate, ...]
+    baseline: str | None  # variant, or variant@target
     baselines: Mapping[str, str | None]  # candidate -> the candidate that it is compared with
 
     def step(self, key: str) -> Step:
@@ -81,7 +82,9 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         for name in targets
     ]
     _refuse_homeless(recipe, candidates)
-    baselines = _baselines(recipe, candidates)
+    plain = next((name for name, uses in recipe.variants.items() if not uses), None)
+    baseline = recipe.baseline or plain
+    baselines = _baselines(baseline, candidates)
     return Plan(
         recipe=recipe,
         machine=machine,
@@ -95,6 +98,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         data=data,
         metrics=metrics,
         gates=_gates(recipe, metrics, any(baselines.values())),
+        baseline=baseline,
         baselines=baselines,
     )
 
@@ -176,10 +180,8 @@ def _refuse_homeless(recipe: Recipe, candidates: list[Candidate]) -> None:
             )
 
 
-def _baselines(recipe: Recipe, candidates: list[Candidate]) -> dict[str, str | None]:
+def _baselines(baseline: str | None, candidates: list[Candidate]) -> dict[str, str | None]:
     built = {c.name for c in candidates if c.skipped is None}
-    plain = next((name for name, uses in recipe.variants.items() if not uses), None)
-    baseline = recipe.baseline or plain
     found: dict[str, str | None] = {}
     for candidate in candidates:
         wanted = baseline if baseline and "@" in baseline else f"{baseline}@{candidate.target}"

@@ -22,6 +22,7 @@ from optimizer.errors import OptimizerError, suggestion
 from optimizer.values import Run
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Strict(BaseModel):
@@ -213,6 +214,11 @@ def _ingredient(value: Any, is_entry: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return [_ingredient(v) for v in value]
     return value
+
+
+def decode(kind: type[T], value: Any) -> T:
+    """A value of `kind` (a frozen dataclass of values.py) from its JSON form. Raises ValueError when it is none."""
+    return TypeAdapter(kind).validate_python(value)
 
 
 _RUN = TypeAdapter(Run)

@@ -128,6 +128,7 @@ class StepRecord:
     check: Check | None
     notes: dict[str, Any]
     warnings: tuple[str, ...]
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True)
