@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
@@ -98,6 +99,19 @@ class DataRef(Strict):
     """A data set by reference: `card/split` (shipped), `card.yaml#split` or a data file."""
 
     ref: str
+    label: str | None = Field(None, description="the label's column, where the reference does not say")
+
+
+def _data_kind(value: Any) -> str:
+    referenced = "ref" in value if isinstance(value, Mapping) else isinstance(value, DataRef)
+    return "ref" if referenced else "spec"
+
+
+DataField: TypeAlias = Annotated[
+    Annotated[DataSpec, Tag("spec")] | Annotated[DataRef, Tag("ref")],
+    Discriminator(_data_kind),
+    BeforeValidator(_data),
+]
 
 
 class LatencySpec(Strict):
@@ -124,7 +138,7 @@ class Recipe(Strict):
     name: str = "recipe"
     description: str = ""
     model: ModelSpec
-    data: dict[Literal["calibrate", "evaluate", "train"], Annotated[DataSpec | DataRef, BeforeValidator(_data)]] = {}
+    data: dict[Literal["calibrate", "evaluate", "train"], DataField] = {}
     variants: dict[str, list[UseField]] = {"fp32": []}
     targets: list[UseField] = Field([Use(name="onnxruntime")], min_length=1)
     baseline: str | None = Field(None, description="a variant (compared per target) or variant@target (one for all)")
@@ -233,6 +247,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise OptimizerError(f"{path}: expected a mapping of keys, found {type(document).__name__}", "see optc schema")
     return document
+
+
+def relocated(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A document whose relative paths start at the working directory, rewritten to start at `folder`."""
+    moved: dict[str, Any] = _rebase(document, Path(os.path.relpath(Path.cwd(), folder)))
+    return moved
 
 
 PATH_KEYS = {"entry", "weights", "file", "hf", "path", "tokenizer"}

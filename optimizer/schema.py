@@ -152,10 +152,13 @@ def parse(model: type[M], value: Any, where: str, base: Path | None = None) -> M
         raise OptimizerError(*_explain(error, model, where)) from None
 
 
+UNION_TAGS = ("spec", "ref")  # pydantic puts the chosen member of a tagged union into the place of a fault
+
+
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str | None]:
     lines, hint = [], None
     for fault in error.errors(include_url=False):
-        place = ".".join(str(p) for p in fault["loc"])
+        place = ".".join(str(p) for p in fault["loc"] if p not in UNION_TAGS)
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
             key = str(fault["loc"][-1])
@@ -172,23 +175,22 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tupl
     return "\n".join(lines), hint
 
 
-def _fields_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that were allowed at a place of a document."""
+    reached: list[type[BaseModel]] = [model]
     for part in loc:
-        fields = getattr(current, "model_fields", {})
-        if isinstance(part, str) and part in fields:
-            current = _inner_model(fields[part].annotation)
-    return sorted(getattr(current, "model_fields", {}))
+        if part in UNION_TAGS and len(reached) > 1:
+            reached = [reached[UNION_TAGS.index(str(part))]]
+        elif isinstance(part, str) and part in reached[0].model_fields:
+            reached = _inner_models(reached[0].model_fields[part].annotation) or reached
+    return sorted(info.alias or name for name, info in reached[0].model_fields.items())
 
 
-def _inner_model(annotation: Any) -> Any:
+def _inner_models(annotation: Any) -> list[type[BaseModel]]:
+    """The document models inside a type such as dict[str, list[A | B]], in order."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _inner_model(inner)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _inner_models(inner)]
 
 
 def ingredients(options: BaseModel) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""Candidates -> measurements: accuracy through the store, latency in fresh processes, size from the files."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from optimizer import dataset, fingerprint, registry
+from optimizer.console import Console
+from optimizer.measure import accuracy, latency, memory
+from optimizer.plan import Evaluation
+from optimizer.produce import Producer
+from optimizer.recipe import LatencySpec
+from optimizer.store import Store, StoredEntry
+from optimizer.values import Candidate, DataRecord, Measurement
+
+
+def data_records(producer: Producer) -> list[DataRecord]:
+    """What every data role of the plan holds, with the findings of the data check; the check is stored."""
+    plan = producer.plan
+    findings = _findings(producer) if "calibrate" in plan.data else ()
+    return [
+        DataRecord(
+            role=role,
+            name=planned.name,
+            digest=planned.digest,
+            examples=len(producer.dataset(role)),
+            license=planned.spec.license,
+            findings=findings if role == "calibrate" else (),
+        )
+        for role, planned in plan.data.items()
+    ]
+
+
+def _findings(producer: Producer) -> tuple[str, ...]:
+    plan = producer.plan
+    roles = {role: plan.data[role].digest for role in ("calibrate", "evaluate") if role in plan.data}
+    key = fingerprint.of_value({"use": "check.data", "version": 1, "data": roles})
+    entry = producer.store.get(key)
+    if entry is None:
+        with producer.console.task("data check"), producer.store.stage(key) as out:
+            evaluate = producer.dataset("evaluate") if "evaluate" in roles else None
+            found = dataset.check(producer.dataset("calibrate"), evaluate, samples=512)
+            entry = producer.store.commit(out, key, {"use": "check.data", "format": "findings", "findings": found})
+        for text in found:
+            producer.console.warn(f"data: {text}")
+    return tuple(entry.record["findings"])
+
+
+class Assessor:
+    """Measures the candidates of one plan, whose artifacts `producer` has made."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.plan = producer.plan
+        self.store: Store = producer.store
+        self.console: Console = producer.console
+
+    def accuracy(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
+        """Every metric of every candidate, and its paired drop; candidates come back with their precision."""
+        entries = {e.candidate: self._evaluated(e) for e in self.plan.evaluations}
+        rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+        found: list[Measurement] = []
+        for name, entry in entries.items():
+            against = self.plan.baselines[name]
+            found += accuracy.measurements(
+                name,
+                rows[name],
+                self.plan.metrics,
+                (against, rows[against]) if against else None,
+                self.plan.machine.digest,
+                self.plan.recipe.seed,
+                {"data": self.plan.data["evaluate"].name, "batch": self.plan.recipe.measure.batch, "entry": entry.key},
+            )
+        known = [
+            dataclasses.replace(c, precision=entries[c.name].record["precision"]) if c.name in entries else c
+            for c in candidates
+        ]
+        return known, found
+
+    def _evaluated(self, evaluation: Evaluation) -> StoredEntry:
+        entry = self.store.get(evaluation.key)
+        if entry:
+            self.store.touch(entry)
+            return entry
+        with self.store.lock(evaluation.key):
+            return self.store.get(evaluation.key) or self._evaluate(evaluation)
+
+    def _evaluate(self, evaluation: Evaluation) -> StoredEntry:
+        target = registry.load("targets", evaluation.candidate.rpartition("@")[2])
+        artifact = self.producer.done[evaluation.artifact].artifact
+        label = f"{evaluation.candidate}: evaluate"
+        with self.console.task(label) as advance, self.store.stage(evaluation.key) as out:
+            with target.open(artifact, evaluation.options) as session:
+                rows = accuracy.evaluate(
+                    session,
+                    self.producer.dataset("evaluate"),
+                    self.plan.metrics,
+                    self.plan.recipe.measure.batch,
+                    advance,
+                )
+                precision = session.precision
+            np.savez(out / "rows.npz", **rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+            record = {
+                "use": "evaluate",
+                "format": "evaluation",
+                "precision": precision,
+                "ingredients": evaluation.ingredients,
+            }
+            return self.store.commit(out, evaluation.key, record)
+
+    def latency(self, candidates: list[Candidate], spec: LatencySpec) -> list[Measurement]:
+        """Latency, throughput, load time and peak memory of every candidate, each in fresh processes."""
+        subjects = [
+            latency.Subject(c.name, c.target, self.producer.done[str(c.artifact)].artifact, c.options)
+            for c in candidates
+        ]
+        samples = self.producer.samples(subjects[0].artifact.signature)
+        baselines = {c.name: self.plan.baselines[c.name] for c in candidates}
+        with self.console.task(f"latency of {len(subjects)} candidates") as advance:
+            return latency.measure(
+                subjects,
+                baselines,
+                samples.feeds[0],
+                spec,
+                self.plan.recipe.seed,
+                self.plan.machine.digest,
+                advance,
+            )
+
+    def size(self, candidates: list[Candidate]) -> list[Measurement]:
+        """Artifact sizes, absolute and against the baseline."""
+        sizes = {c.name: self.producer.done[str(c.artifact)].artifact.size for c in candidates}
+        found: list[Measurement] = []
+        for name, size in sizes.items():
+            against = self.plan.baselines[name]
+            baseline = (against, sizes[against]) if against else None
+            found += memory.size_measurements(name, size, baseline, self.plan.machine.digest)
+        return found
+
+    def precision(self, candidate: Candidate) -> Candidate:
+        """The candidate with the precision that really runs, asked of a session where no evaluation has."""
+        if candidate.precision is not None:
+            return candidate
+        target = registry.load("targets", candidate.target)
+        options: Any = target.Options.model_validate(candidate.options)
+        with target.open(self.producer.done[str(candidate.artifact)].artifact, options) as session:
+            return dataclasses.replace(candidate, precision=session.precision)

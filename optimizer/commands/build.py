@@ -1,0 +1,127 @@
+"""optc build: recipe or model -> artifacts, measurements, verdicts, report and bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from optimizer import execute, recipe, report, schema, shorthand
+from optimizer.commands import console
+from optimizer.console import Console, duration, table
+from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, OptimizerError
+from optimizer.plan import Plan, plan
+from optimizer.store import Store, write_atomically
+from optimizer.values import Run
+
+Reference = Annotated[
+    str, typer.Argument(help="shipped recipe (vision/x), recipe file (.yaml), or model (file.py:Net, x.onnx, x.pt2)")
+]
+
+
+def build(
+    ctx: typer.Context,
+    reference: Reference,
+    out: Annotated[Path | None, typer.Option(help="folder for report and bundles [default: build/NAME]")] = None,
+    store: Annotated[Path | None, typer.Option(help="artifact store [default: $OPTC_STORE, ~/.cache/optc]")] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="measure and judge the gates")] = True,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="build only this variant (repeatable; baseline kept)")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="build for this target instead (repeatable)")] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="add a gate, e.g. 'top1 drop <= 0.5pp' (repeatable)")] = None,
+    bundle: Annotated[str | None, typer.Option(help="best, all or none [default: the recipe's]")] = None,
+    allow_failed: Annotated[bool, typer.Option(help="bundle even what failed a gate; the manifest says so")] = False,
+    inconclusive: Annotated[str | None, typer.Option(help="count inconclusive gates as: pass or fail")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the run record as JSON")] = False,
+    weights: Annotated[str | None, typer.Option(help="model: weights file")] = None,
+    task: Annotated[str | None, typer.Option(help="model: Hugging Face task of a model directory")] = None,
+    input: Annotated[list[str] | None, typer.Option(help="model: name=dtype[dims] (repeatable)")] = None,
+    data: Annotated[str | None, typer.Option(help="model: calibration data, card/split or file")] = None,
+    evaluate: Annotated[str | None, typer.Option(help="model: evaluation data [default: --data]")] = None,
+    label: Annotated[str | None, typer.Option(help="model: label column of the data")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="model: metric (repeatable) [default: top1 with a label]")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="model: fp16, bf16, int8, int8-dynamic beside fp32 (repeatable)")
+    ] = None,
+    max_drop: Annotated[str | None, typer.Option(help="model: largest drop of the metric, e.g. 0.5pp")] = None,
+    min_speedup: Annotated[str | None, typer.Option(help="model: smallest speed-up of the median, e.g. 1.5x")] = None,
+    save: Annotated[Path | None, typer.Option(help="model: also write the recipe that the flags stand for")] = None,
+) -> None:
+    """Build a recipe, or a model with flags; exit 0 only when every gate passed."""
+    if inconclusive not in (None, "pass", "fail"):
+        raise OptimizerError(f"--inconclusive {inconclusive}: unknown", "use pass or fail")
+    screen = console(ctx)
+    flags = shorthand.Flags(
+        reference, weights, task, input or (), data, evaluate, label, metric or (), target or (), precision or (),
+        max_drop, min_speedup,
+    )  # fmt: skip
+    found = _recipe(flags, save)
+    if not shorthand.is_model(reference):
+        found = recipe.narrowed(found, variant or [], target or [])
+    found = recipe.adjusted(found, gate or [], bundle)
+    planned = plan(found)
+    artifacts = Store.open(store, screen.warn)
+    folder = out or Path("build") / found.name
+    done = execute.execute(planned, artifacts, screen, measure)
+    paths = execute.write(done, folder)
+    bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
+    if json:
+        screen.print(schema.dump_run(done.run).decode())
+    else:
+        _summary(screen, planned, done.run, paths, bundles)
+    raise typer.Exit(_exit_code(done.run, inconclusive))
+
+
+def _recipe(flags: shorthand.Flags, save: Path | None) -> recipe.Recipe:
+    if not shorthand.is_model(flags.model):
+        given = [n for n in ("weights", "hf_task", "data", "label", "max_drop", "min_speedup") if getattr(flags, n)]
+        if given:
+            raise OptimizerError(
+                f"--{given[0].replace('_', '-')} describes a model, '{flags.model}' is a recipe",
+                "change the recipe, or extend it in a file of your own (extends: ...)",
+            )
+        return recipe.load(flags.model)
+    document = shorthand.document(flags)
+    found = recipe.parse(document, flags.model, Path.cwd(), _name(flags.model))
+    if save:
+        text = yaml.safe_dump(recipe.relocated(document, save.resolve().parent), sort_keys=False)
+        write_atomically(save, text.encode())
+    return found
+
+
+def _name(model: str) -> str:
+    return Path(model.rpartition(":")[0] or model).stem
+
+
+def _summary(
+    screen: Console, planned: Plan, run: Run, paths: dict[str, Path], bundles: list[tuple[Path, Path]]
+) -> None:
+    rows, header, right = report.table(run)
+    screen.print(table(rows, header, right))
+    screen.print()
+    for verdict in run.verdicts:
+        colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
+        screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")
+    if planned.gates and not run.verdicts:
+        screen.print("gates not judged: nothing was measured (--no-measure)")
+    screen.print(report.verdict_sentence(run))
+    reused = sum(step.cached for step in run.steps)
+    screen.print(f"steps   {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")
+    for name, path in paths.items():
+        screen.print(f"{name:7} {path}")
+    for _, archive in bundles:
+        screen.print(f"bundle  {archive}")
+
+
+def _exit_code(run: Run, inconclusive: str | None) -> int:
+    outcomes = {v.outcome for v in run.verdicts}
+    if inconclusive:
+        outcomes = {inconclusive if o == "inconclusive" else o for o in outcomes}  # type: ignore[misc]  # checked above
+    if "fail" in outcomes:
+        return EXIT_GATE_FAILED
+    return EXIT_INCONCLUSIVE if "inconclusive" in outcomes else EXIT_OK

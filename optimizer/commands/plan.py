@@ -1,0 +1,99 @@
+"""optc plan: what a build would do, step by step, and why each step is or is not in the store."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from optimizer import fingerprint, recipe
+from optimizer.chain import Step
+from optimizer.commands import console
+from optimizer.console import Console, table
+from optimizer.plan import Plan
+from optimizer.plan import plan as make_plan
+from optimizer.store import Store
+
+
+def plan(
+    ctx: typer.Context,
+    reference: Annotated[str, typer.Argument(help="shipped recipe (vision/x) or recipe file (.yaml)")],
+    store: Annotated[Path | None, typer.Option(help="artifact store [default: $OPTC_STORE, ~/.cache/optc]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+) -> None:
+    """Show every step of a build, which are in the store, and for the others what changed."""
+    screen = console(ctx)
+    planned = make_plan(recipe.load(reference))
+    artifacts = Store.open(store, screen.warn)
+    if json:
+        screen.print(jsonlib.dumps(_document(planned, artifacts), indent=1))
+    else:
+        _show(screen, planned, artifacts)
+
+
+def reason(step: Step, store: Store) -> str:
+    """`in the store`, or why the step has to run: what changed since this place was last built."""
+    if store.get(step.key):
+        return "in the store"
+    last = store.last(step.label)
+    if last is None:
+        return "to build: never built here"
+    found = fingerprint.changes(last, step.ingredients)
+    own = [text for text in found if not text.startswith("source: ")]
+    if own:
+        return "to build: " + "; ".join(own)
+    return "to build: its source changes" if found else "to build: no longer in the store"
+
+
+def _show(screen: Console, planned: Plan, store: Store) -> None:
+    why = {step.key: reason(step, store) for step in planned.steps}
+    rows = [[s.label, s.format, s.key[:12], why[s.key]] for s in planned.steps]
+    screen.print(table(rows, ["step", "produces", "key", "state"]))
+    screen.print()
+    evaluations = {e.candidate: store.get(e.key) is not None for e in planned.evaluations}
+    rows = [
+        [
+            c.name,
+            c.skipped or f"{len(c.steps)} steps",
+            _evaluation(evaluations.get(c.name)),
+            planned.baselines[c.name] or "-",
+        ]
+        for c in planned.candidates
+    ]
+    screen.print(table(rows, ["candidate", "made by", "accuracy", "compared with"]))
+    screen.print()
+    hits = sum(text == "in the store" for text in why.values())
+    screen.print(f"{len(why)} steps: {hits} in the store, {len(why) - hits} to build; gates: {len(planned.gates)}")
+    for gate in planned.gates:
+        screen.print(f"gate  {gate.text}")
+
+
+def _evaluation(stored: bool | None) -> str:
+    return {None: "not measured", True: "in the store", False: "to measure"}[stored]
+
+
+def _document(planned: Plan, store: Store) -> dict[str, Any]:
+    return {
+        "recipe": planned.recipe.name,
+        "steps": [
+            {
+                "label": s.label,
+                "use": s.use,
+                "key": s.key,
+                "source": s.source,
+                "format": s.format,
+                "options": s.options.model_dump(mode="json"),
+                "ingredients": s.ingredients,
+                "state": reason(s, store),
+            }
+            for s in planned.steps
+        ],
+        "candidates": [
+            {"name": c.name, "steps": list(c.steps), "skipped": c.skipped, "baseline": planned.baselines[c.name]}
+            for c in planned.candidates
+        ],
+        "data": {role: {"name": d.name, "digest": d.digest} for role, d in planned.data.items()},
+        "gates": [gate.text for gate in planned.gates],
+    }
