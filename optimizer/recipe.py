@@ -124,9 +124,17 @@ class LatencySpec(Strict):
     dims: dict[str, int] = Field({}, description="sizes of the other free dimensions, e.g. {sequence: 128}")
 
 
+def _off(value: Any) -> Any:
+    return None if value is False else value
+
+
 class MeasureSpec(Strict):
+    """What is measured of every candidate."""
+
     metrics: list[UseField] = []
-    latency: LatencySpec | Literal[False] = LatencySpec()
+    latency: Annotated[LatencySpec | None, BeforeValidator(_off)] = Field(
+        LatencySpec(), description="false: latency is not measured"
+    )
     memory: bool = True
     batch: int = Field(32, ge=1, description="batch size for accuracy")
 

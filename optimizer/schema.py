@@ -155,16 +155,16 @@ def parse(model: type[M], value: Any, where: str, base: Path | None = None) -> M
 UNION_TAGS = ("spec", "ref")  # pydantic puts the chosen member of a tagged union into the place of a fault
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str | None]:
-    lines, hint = [], None
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str]:
+    lines = []
     for fault in error.errors(include_url=False):
         place = ".".join(str(p) for p in fault["loc"] if p not in UNION_TAGS)
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
             key = str(fault["loc"][-1])
             meant = suggestion(key, known)
-            lines.append(f"{where}: unknown key '{place}'; available: {', '.join(known) or 'none'}")
-            hint = hint or (f"did you mean '{meant}'?" if meant else None)
+            nearest = f"; did you mean '{meant}'?" if meant else ";"
+            lines.append(f"{where}: unknown key '{place}'{nearest} available: {', '.join(known) or 'none'}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: '{place}' is missing")
         else:
@@ -172,7 +172,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tupl
             shown = shown if len(shown) < 80 else shown[:77] + "..."
             message = fault["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: '{place}' = {shown}: {message}" if place else f"{where}: {message}")
-    return "\n".join(lines), hint
+    return "\n".join(lines), "optc schema prints every key, docs/recipe.md explains them"
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
