@@ -72,9 +72,13 @@ def changes(old: Any, new: Any, place: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}):
-            found += changes(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+            below = f"{place}.{key}" if place else str(key)
+            if key in old and key in new:
+                found += changes(old[key], new[key], below)
+            else:
+                found.append(f"{below}: {_short(old.get(key, 'absent'))} -> {_short(new.get(key, 'absent'))}")
         return found
-    return [] if old == new else [f"{place}: {_short(old)} -> {_short(new)}"]
+    return [] if canonical(old) == canonical(new) else [f"{place}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:

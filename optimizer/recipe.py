@@ -135,7 +135,6 @@ class MeasureSpec(Strict):
     latency: Annotated[LatencySpec | None, BeforeValidator(_off)] = Field(
         LatencySpec(), description="false: latency is not measured"
     )
-    memory: bool = True
     batch: int = Field(32, ge=1, description="batch size for accuracy")
 
 
