@@ -72,7 +72,8 @@ def _located(candidate: Candidate, producer: Producer) -> Candidate:
     if candidate.skipped:
         return candidate
     artifact = producer.done[str(candidate.artifact)].artifact
-    return dataclasses.replace(candidate, path=str(artifact.path), size=artifact.size)
+    path = artifact.path.relative_to(producer.store.root).as_posix()
+    return dataclasses.replace(candidate, path=path, size=artifact.size)
 
 
 def _measure(producer: Producer, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:

@@ -180,7 +180,7 @@ class Producer:
             StepRecord(
                 key=step.key,
                 use=step.use,
-                options=step.options.model_dump(mode="json"),
+                options=_portable(step.options.model_dump()),
                 sources=(step.source,) if step.source else (),
                 ingredients=step.ingredients,
                 format=step.format,
@@ -194,6 +194,17 @@ class Producer:
                 signature=signature,
             ),
         )
+
+
+def _portable(value: Any) -> Any:
+    """Options for the record: a file by its name alone (its digest is an ingredient), the rest as JSON."""
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, dict):
+        return {str(k): _portable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(v) for v in value]
+    return value
 
 
 def _outputs(artifact: Artifact, given: samples.Samples) -> list[dict[str, Any]]:

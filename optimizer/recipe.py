@@ -156,6 +156,7 @@ class Recipe(Strict):
     bundle: Literal["best", "all", "none"] = Field("best", description="best: per target the fastest that passes")
     seed: int = 0
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _document: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def base(self) -> Path:
@@ -185,8 +186,8 @@ class Recipe(Strict):
         return self
 
     def document(self) -> dict[str, Any]:
-        """The recipe as JSON, defaults filled in, paths absolute."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The recipe as it was written, inherited parts merged in: JSON, paths as the author spelled them."""
+        return self._document
 
 
 def load(reference: str) -> Recipe:
@@ -204,8 +205,9 @@ def parse(document: Any, where: str, base: Path, name: str = "recipe") -> Recipe
         raise OptimizerError(
             f"{where}: a recipe is a mapping, this is a {type(document).__name__}", "see optc init, or recipes/"
         )
-    recipe = schema.parse(Recipe, {"name": name, **document}, where, base)
-    recipe._base = base
+    full = {"name": name, **document}
+    recipe = schema.parse(Recipe, full, where, base)
+    recipe._base, recipe._document = base, full
     return recipe
 
 
@@ -240,7 +242,8 @@ def _document(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(parent, str):
         raise OptimizerError(f"{path}: 'extends' names one recipe", "for example extends: vision/digits-int8")
     parent_path = locate(str(path.parent / parent) if parent.endswith((".yaml", ".yml")) else parent)
-    return _merge(_rebase(_document(parent_path, (*chain, path)), parent_path.parent), document)
+    moved = Path(os.path.relpath(parent_path.parent, path.parent))
+    return _merge(_rebase(_document(parent_path, (*chain, path)), moved), document)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -266,7 +269,7 @@ PATH_KEYS = {"entry", "weights", "file", "hf", "path", "tokenizer"}
 
 
 def _rebase(value: Any, base: Path, key: str = "") -> Any:
-    """Relative paths of an inherited document, made absolute against the parent's folder."""
+    """A document whose relative paths started at `base`, rewritten to start at the folder that `base` is seen from."""
     if isinstance(value, dict):
         return {k: _rebase(v, base, k) for k, v in value.items()}
     if isinstance(value, list):

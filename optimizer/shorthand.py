@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer.errors import OptimizerError, unknown
-from optimizer.recipe import Recipe, Use
+from optimizer.recipe import Recipe, parse
 
 MODEL_SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".ts")
 PRECISIONS: dict[str, list[Any]] = {
@@ -106,20 +106,23 @@ def narrowed(recipe: Recipe, variants: Sequence[str], targets: Sequence[str]) ->
         if name not in recipe.variants:
             raise unknown("variant", name, recipe.variants, where=f"recipe '{recipe.name}'")
     kept = {*variants, (recipe.baseline or "").partition("@")[0]}
-    listed = {use.name: use for use in recipe.targets}
+    listed = {use.name: {use.name: use.options} for use in recipe.targets}
     changes: dict[str, Any] = {}
     if variants:
-        changes["variants"] = {n: uses for n, uses in recipe.variants.items() if n in kept}
+        written = recipe.document().get("variants", {})
+        changes["variants"] = {n: uses for n, uses in written.items() if n in kept}
     if targets:
-        changes["targets"] = [listed.get(name, Use(name=name)) for name in targets]
-    return recipe.model_copy(update=changes)
+        changes["targets"] = [listed.get(name, name) for name in targets]
+    return _changed(recipe, changes)
 
 
 def adjusted(recipe: Recipe, gates: Sequence[str], bundle: str | None) -> Recipe:
     """The recipe with more gates, and another choice of what to bundle."""
-    if bundle not in (None, "best", "all", "none"):
-        raise unknown("bundle choice", str(bundle), ("best", "all", "none"))
-    changes: dict[str, Any] = {"gates": [*recipe.gates, *gates]}
-    if bundle:
-        changes["bundle"] = bundle
-    return recipe.model_copy(update=changes)
+    changes: dict[str, Any] = {"gates": [*recipe.gates, *gates]} if gates else {}
+    return _changed(recipe, {**changes, "bundle": bundle} if bundle else changes)
+
+
+def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    if not changes:
+        return recipe
+    return parse({**recipe.document(), **changes}, f"recipe '{recipe.name}' with flags", recipe.base)

@@ -140,7 +140,7 @@ class Candidate:
     steps: tuple[str, ...]  # step keys, source first
     options: dict[str, Any]  # the target's options, defaults filled in
     artifact: str | None = None  # key of the last step
-    path: str | None = None  # directory of the artifact on the machine of the run
+    path: str | None = None  # directory of the artifact, below the store's root
     size: int | None = None  # bytes
     precision: str | None = None  # what really ran, in the runtime's own words
     skipped: str | None = None  # why this pair cannot exist or could not be built here

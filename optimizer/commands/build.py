@@ -62,8 +62,8 @@ def build(
     )  # fmt: skip
     found = _recipe(flags, save)
     if not shorthand.is_model(reference):
-        found = recipe.narrowed(found, variant or [], target or [])
-    found = recipe.adjusted(found, gate or [], bundle)
+        found = shorthand.narrowed(found, variant or [], target or [])
+    found = shorthand.adjusted(found, gate or [], bundle)
     planned = plan(found)
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
