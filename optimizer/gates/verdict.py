@@ -1,0 +1,140 @@
+"""Judges gates on measurements by the pessimistic end of the interval, and says why in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from optimizer.gates.grammar import KNOWN, TIMED, Gate
+from optimizer.values import Candidate, Measurement, Outcome, Verdict
+
+
+def judge(
+    gates: Sequence[Gate],
+    measurements: Sequence[Measurement],
+    candidates: Sequence[Candidate],
+    baseline: str | None,
+) -> list[Verdict]:
+    """One verdict per gate and candidate that it is about; a gate that is about nothing is inconclusive.
+
+    The baseline (a variant, or variant@target) is not judged against itself; it is judged where a gate names
+    it, and by absolute gates when there is no other candidate.
+    """
+    verdicts: list[Verdict] = []
+    for gate in gates:
+        subjects = _subjects(gate, candidates, baseline)
+        verdicts += [_verdict(gate, candidate, measurements) for candidate in subjects]
+        if not subjects:
+            reason = "No candidate was left to be judged: none was built, or there is only the baseline."
+            verdicts.append(Verdict(gate.text, gate.subject or "no candidate", "inconclusive", reason))
+    return verdicts
+
+
+def outcome(verdicts: Iterable[Verdict]) -> Outcome | Literal["not gated"]:
+    """The worst of all verdicts: fail, then inconclusive, then pass; "not gated" when there is none."""
+    found = {verdict.outcome for verdict in verdicts}
+    order: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+    return next((worst for worst in order if worst in found), "not gated")
+
+
+def _subjects(gate: Gate, candidates: Sequence[Candidate], baseline: str | None) -> list[Candidate]:
+    if gate.subject is not None:
+        return [c for c in candidates if gate.subject in (c.variant, c.name)]
+    built = [c for c in candidates if c.skipped is None]
+    others = [c for c in built if baseline not in (c.variant, c.name)]
+    return others or (built if gate.relation == "absolute" else [])
+
+
+def _verdict(gate: Gate, candidate: Candidate, measurements: Sequence[Measurement]) -> Verdict:
+    if candidate.skipped is not None:
+        reason = f"{candidate.name} was not built: {candidate.skipped}"
+        return Verdict(gate.text, candidate.name, "inconclusive", reason)
+    found = _pick(gate, candidate.name, measurements)
+    if found is None:
+        what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
+        where = f" at batch {gate.batch}" if gate.batch is not None else ""
+        return Verdict(
+            gate.text, candidate.name, "inconclusive", f"{what} was not measured for {candidate.name}{where}."
+        )
+    if gate.unit not in ("", found.unit):
+        reason = f"{gate.metric} is measured in '{found.unit or 'no unit'}', the gate asks for '{gate.unit}'."
+        return Verdict(gate.text, candidate.name, "inconclusive", reason)
+    decided = _decide(gate, found)
+    return Verdict(gate.text, candidate.name, decided, _reason(gate, found, decided))
+
+
+def _pick(gate: Gate, subject: str, measurements: Sequence[Measurement]) -> Measurement | None:
+    """The measurement a gate is about: at its batch size, else at the smallest that was measured."""
+    wanted = (subject, gate.metric, gate.relation)
+    found = [m for m in measurements if (m.subject, m.metric, m.relation) == wanted]
+    if gate.batch is not None:
+        found = [m for m in found if m.at.get("batch") == gate.batch]
+    return min(found, key=lambda m: m.at.get("batch", 0), default=None)
+
+
+def _decide(gate: Gate, found: Measurement) -> Outcome:
+    low, high = _ends(found)
+    if not all(map(math.isfinite, (low, found.value, high))):
+        return "inconclusive"
+    best, worst = (low, high) if gate.below else (high, low)
+    if _holds(gate, worst):
+        return "pass"
+    return "inconclusive" if _holds(gate, best) else "fail"
+
+
+def _holds(gate: Gate, value: float) -> bool:
+    if gate.below:
+        return value < gate.threshold if gate.op == "<" else value <= gate.threshold
+    return value > gate.threshold if gate.op == ">" else value >= gate.threshold
+
+
+def _ends(found: Measurement) -> tuple[float, float]:
+    low = found.value if found.low is None else found.low
+    high = found.value if found.high is None else found.high
+    return low, high
+
+
+def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
+    low, high = _ends(found)
+    what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
+    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else ""
+    against = f" against {found.against}" if found.against else ""
+    exact = found.low is None and found.high is None
+    spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    limit = f"{gate.op} {_shown(gate.threshold, found.unit)}"
+    ending = {
+        "pass": f"all of it {limit}",
+        "fail": f"none of it {limit}",
+        "inconclusive": f"the limit {limit} lies within",
+    }
+    verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
+    sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}): {verdict}."
+    return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
+
+
+def _advice(gate: Gate, found: Measurement) -> str:
+    """What would settle an inconclusive gate."""
+    low, high = _ends(found)
+    if not all(map(math.isfinite, (low, found.value, high))):
+        return "The value is not a finite number: look at the outputs for NaN."
+    if gate.metric in KNOWN:
+        return "Measure longer (measure.latency.seconds, restarts) or on a quieter machine."
+    # An interval shrinks with the square root of the number of examples.
+    half = max(high - found.value, found.value - low)
+    distance = abs(gate.threshold - found.value)
+    what = "drop" if gate.relation == "drop" else "difference"
+    resolved = f"{found.n} examples resolve a {what} of about {_shown(half, found.unit)} and no smaller one"
+    if distance < half / 1000:
+        return f"{resolved}; the value lies on the limit, so more examples may never settle it."
+    needed = math.ceil(found.n * (half / distance) ** 2)
+    return f"{resolved}; about {max(needed, found.n + 1):,} examples would settle a value like this one."
+
+
+def _shown(value: float, unit: str) -> str:
+    if unit == "B":
+        for factor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+            if abs(value) >= factor:
+                return f"{value / factor:.3g} {name}"
+    digits = f"{value:.4g}"
+    return f"{digits} {unit}" if unit not in ("", "x", "%") else f"{digits}{unit}"

@@ -1,0 +1,126 @@
+"""A fresh process that opens one artifact on one target and runs it on command.
+
+Line by line, JSON on stdin and stdout (the parent's side is `optimizer/measure/process.py`):
+
+    {"target", "artifact", "options", "feeds"}      ->  {"load_ns", "precision", "rss_before"}
+    {"warmup", "seconds", "min_iterations"}         ->  {"times": [ns per call, ...]}
+    {}                                              ->  {"peak": bytes}, and the process ends
+
+A fault that the user can mend is answered by {"error", "hint"}; anything else ends the process with a
+traceback on stderr. When stdin closes, the parent is gone, and so is this process.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import TypeAdapter
+
+from optimizer import registry, schema
+from optimizer.errors import OptimizerError
+from optimizer.measure.process import load_feeds
+from optimizer.protocols import Feeds, Session
+from optimizer.values import Artifact
+
+Message = dict[str, Any]
+
+
+def main() -> None:
+    """Serve one parent until it says stop or goes away."""
+    receive, reply = _channel()
+    try:
+        _serve(receive, reply)
+    except OptimizerError as error:
+        reply({"error": error.message, "hint": error.hint})
+
+
+def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> None:
+    start = receive()
+    feeds = load_feeds(Path(start["feeds"]))
+    artifact = TypeAdapter(Artifact).validate_python(start["artifact"])
+    target = registry.load("targets", start["target"])
+    options = schema.parse(target.Options, start["options"], f"target '{start['target']}'")
+    before = peak_rss()
+    begin = time.perf_counter_ns()
+    with target.open(artifact, options) as session:
+        load = time.perf_counter_ns() - begin
+        reply({"load_ns": load, "precision": session.precision, "rss_before": before})
+        while command := receive():
+            reply({"times": time_calls(session, feeds, **command)})
+        reply({"peak": peak_rss()})
+
+
+def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_iterations: int) -> list[int]:
+    """Nanoseconds of each call, host arrays in to host arrays out, after `warmup` calls that do not count.
+
+    Runs at least `min_iterations` calls, and on until `seconds` have passed. The collector is off meanwhile,
+    as in timeit: its pauses belong to the harness, not to the model.
+    """
+    clock = time.perf_counter_ns
+    for _ in range(warmup):
+        session(feeds)
+    times: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        end = clock() + int(seconds * 1e9)
+        while len(times) < min_iterations or clock() < end:
+            begin = clock()
+            session(feeds)
+            times.append(clock() - begin)
+    finally:
+        gc.enable()
+    return times
+
+
+def peak_rss() -> int:
+    """The largest resident memory of this process so far, in bytes.
+
+    Linux: VmHWM, which starts afresh at exec; ru_maxrss would begin with the peak of the parent that forked.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _channel() -> tuple[Callable[[], Message], Callable[[Message], None]]:
+    """The line of talk with the parent, out of reach of runtimes that write to stdout or read from stdin."""
+    commands = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(commands, inbox), daemon=True).start()
+
+    def reply(message: Message) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    return inbox.get, reply
+
+
+def _listen(commands: IO[str], inbox: queue.SimpleQueue[Message]) -> None:
+    # A thread that sleeps in read() costs the timed calls nothing, and notices a dead parent even in a long call.
+    for line in commands:
+        inbox.put(json.loads(line))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
