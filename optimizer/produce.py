@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +201,8 @@ def _portable(value: Any) -> Any:
     """Options for the record: a file by its name alone (its digest is an ingredient), the rest as JSON."""
     if isinstance(value, Path):
         return value.name
+    if isinstance(value, str) and re.fullmatch(r"/.*\.py:\w+", value):
+        return value.rpartition("/")[2]
     if isinstance(value, dict):
         return {str(k): _portable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
