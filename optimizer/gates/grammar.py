@@ -1,19 +1,19 @@
-"""What a gate may say: `[variant[@target]:] METRIC [drop|speedup|ratio] OP NUMBER[UNIT] [at batch N]`."""
+"""What a gate may say: `[[variant][@target]:] METRIC [drop|speedup|ratio] OP NUMBER[UNIT] [at batch N]`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from optimizer.errors import OptimizerError, suggestion
 from optimizer.values import Better, Relation
 
-GRAMMAR = "[variant[@target]:] METRIC [drop|speedup|ratio] OP NUMBER[UNIT] [at batch N]"
+GRAMMAR = "[[variant][@target]:] METRIC [drop|speedup|ratio] OP NUMBER[UNIT] [at batch N]"
 EXAMPLES = ("top1 drop <= 0.5pp", "latency.p50 speedup >= 2x", "size ratio <= 0.3", "int8@openvino: latency.p95 <= 5ms")
 FORM = re.compile(
-    r"""\s*(?:(?P<subject>[^\s:]+)\s*:)?\s*
+    r"""\s*(?:(?P<variant>[^\s:@]+)?(?:@(?P<target>[^\s:@]+))?\s*:)?\s*
     (?P<metric>[A-Za-z_][\w.\-]*)(?:\s+(?P<relation>[A-Za-z]+))?\s*
     (?P<op>[<>=!~≤≥]+)\s*
     (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>/s|1/s|%|[A-Za-zµ]+(?<!at))?
@@ -30,6 +30,9 @@ UNITS: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 """Spelling -> unit of measurements, and the factor into it."""
 LATENCIES = ("latency.p50", "latency.p90", "latency.p95", "latency.p99")
+
+
+Operator = Literal["<=", "<", ">=", ">"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ class Gate:
     text: str
     metric: str
     relation: Relation
-    op: Literal["<=", "<", ">=", ">"]
+    op: Operator
     threshold: float
     unit: str
     batch: int | None = None
-    subject: str | None = None  # variant or variant@target; None: every candidate but the baseline
+    variant: str | None = None  # None: every variant but the baseline
+    target: str | None = None  # None: every target
 
     def __str__(self) -> str:
         return self.text
@@ -88,7 +92,17 @@ def parse(text: str) -> Gate:
     if batch is not None and metric not in TIMED:
         raise fault(text, f"'{metric}' does not depend on the batch size", "leave 'at batch' out")
     _refuse_direction(text, metric, relation, op)
-    return Gate(" ".join(text.split()), metric, relation, op, threshold, unit, batch, found["subject"])  # type: ignore[arg-type]  # op was checked above
+    return Gate(
+        " ".join(text.split()),
+        metric,
+        relation,
+        cast("Operator", op),
+        threshold,
+        unit,
+        batch,
+        found["variant"],
+        found["target"],
+    )
 
 
 def fault(text: str, what: str, hint: str | None = None) -> OptimizerError:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from optimizer.gates.grammar import KNOWN, TIMED, Gate
+from optimizer.gates.grammar import KNOWN, LATENCIES, TIMED, Gate
 from optimizer.values import Candidate, Measurement, Outcome, Verdict
 
 
@@ -27,7 +27,7 @@ def judge(
         verdicts += [_verdict(gate, candidate, measurements) for candidate in subjects]
         if not subjects:
             reason = "No candidate was left to be judged: none was built, or there is only the baseline."
-            verdicts.append(Verdict(gate.text, gate.subject or "no candidate", "inconclusive", reason))
+            verdicts.append(Verdict(gate.text, _about(gate), "inconclusive", reason))
     return verdicts
 
 
@@ -39,11 +39,17 @@ def outcome(verdicts: Iterable[Verdict]) -> Outcome | Literal["not gated"]:
 
 
 def _subjects(gate: Gate, candidates: Sequence[Candidate], baseline: str | None) -> list[Candidate]:
-    if gate.subject is not None:
-        return [c for c in candidates if gate.subject in (c.variant, c.name)]
-    built = [c for c in candidates if c.skipped is None]
+    meant = [c for c in candidates if gate.variant in (None, c.variant) and gate.target in (None, c.target)]
+    if gate.variant is not None:
+        return meant
+    built = [c for c in meant if c.skipped is None]
     others = [c for c in built if baseline not in (c.variant, c.name)]
     return others or (built if gate.relation == "absolute" else [])
+
+
+def _about(gate: Gate) -> str:
+    target = f"@{gate.target}" if gate.target else ""
+    return f"{gate.variant or 'every variant'}{target}"
 
 
 def _verdict(gate: Gate, candidate: Candidate, measurements: Sequence[Measurement]) -> Verdict:
@@ -52,16 +58,20 @@ def _verdict(gate: Gate, candidate: Candidate, measurements: Sequence[Measuremen
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     found = _pick(gate, candidate.name, measurements)
     if found is None:
-        what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
-        where = f" at batch {gate.batch}" if gate.batch is not None else ""
-        return Verdict(
-            gate.text, candidate.name, "inconclusive", f"{what} was not measured for {candidate.name}{where}."
-        )
+        return Verdict(gate.text, candidate.name, "inconclusive", _missing(gate, candidate.name))
     if gate.unit not in ("", found.unit):
         reason = f"{gate.metric} is measured in '{found.unit or 'no unit'}', the gate asks for '{gate.unit}'."
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     decided = _decide(gate, found)
     return Verdict(gate.text, candidate.name, decided, _reason(gate, found, decided))
+
+
+def _missing(gate: Gate, name: str) -> str:
+    what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
+    batch = f" at batch {gate.batch}" if gate.batch is not None else ""
+    more = " A high percentile needs many calls: raise measure.latency.seconds." if gate.metric in LATENCIES else ""
+    against = " or there is no baseline to compare with" if gate.relation != "absolute" else ""
+    return f"{what} was not measured for {name}{batch}{against}.{more}"
 
 
 def _pick(gate: Gate, subject: str, measurements: Sequence[Measurement]) -> Measurement | None:
@@ -109,7 +119,7 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
         "inconclusive": f"the limit {limit} lies within",
     }
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
-    sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}): {verdict}."
+    sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
     return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
 
 

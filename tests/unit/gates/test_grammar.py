@@ -1,0 +1,115 @@
+"""What a gate may say, and what the errors say about what it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from optimizer.errors import OptimizerError
+from optimizer.gates import Gate, check, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("top1 drop <= 0.5pp", ("top1", "drop", "<=", 0.5, "pp", None)),
+        ("latency.p50 speedup >= 2x", ("latency.p50", "speedup", ">=", 2.0, "x", None)),
+        ("latency speedup > 1.5", ("latency.p50", "speedup", ">", 1.5, "x", None)),
+        ("size ratio <= 0.3", ("size", "ratio", "<=", 0.3, "x", None)),
+        ("size ratio <= 30%", ("size", "ratio", "<=", 0.3, "x", None)),
+        ("latency.p95 < 2 s at batch 8", ("latency.p95", "absolute", "<", 2000.0, "ms", 8)),
+        ("latency<=500us", ("latency.p50", "absolute", "<=", 0.5, "ms", None)),
+        ("throughput >= 100 1/s at batch 16", ("throughput", "absolute", ">=", 100.0, "1/s", 16)),
+        ("memory.peak <= 1.5GB", ("memory.peak", "absolute", "<=", 1.5e9, "B", None)),
+        ("size <= 3 MiB", ("size", "absolute", "<=", 3 * 2**20, "B", None)),
+        ("load.time <= 300ms", ("load.time", "absolute", "<=", 300.0, "ms", None)),
+        ("spearman drop ≤ .01", ("spearman", "drop", "<=", 0.01, "", None)),
+        ("agreement >= 99%", ("agreement", "absolute", ">=", 99.0, "%", None)),
+    ],
+)
+def test_reads_metric_relation_threshold_and_batch(text: str, expected: tuple[object, ...]) -> None:
+    gate = parse(text)
+    assert (gate.metric, gate.relation, gate.op, gate.threshold, gate.unit, gate.batch) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "target"),
+    [
+        ("int8: top1 >= 80%", "int8", None),
+        ("int8@openvino: top1 >= 80%", "int8", "openvino"),
+        ("@openvino:top1>=80%", None, "openvino"),
+        ("  top1  >=  80 %  ", None, None),
+    ],
+)
+def test_reads_the_subject(text: str, variant: str | None, target: str | None) -> None:
+    gate = parse(text)
+    assert (gate.variant, gate.target) == (variant, target)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("top1 drop >= 0.5pp", "lower is better", "did you mean <=?"),
+        ("latency speedup <= 2x", "higher is better", "did you mean >=?"),
+        ("latency >= 5ms", "lower is better", "did you mean <=?"),
+        ("throughput <= 5 1/s", "higher is better", "did you mean >=?"),
+        ("top1 drop <= 0.5%", "not measured in '%'", "did you mean 'top1 drop <= 0.5pp'"),
+        ("top1 >= 80pp", "not measured in 'pp'", "%"),
+        ("latency <= 5", "needs a unit", "ms"),
+        ("latency <= 5mS", "unknown unit 'mS'", "did you mean 'ms'?"),
+        ("latency <= 5MB", "not measured in 'MB'", "ms"),
+        ("latency.p999 <= 5ms", "unknown metric 'latency.p999'", "did you mean 'latency.p99'?"),
+        ("size speedup >= 2x", "'size' has no speedup", "'size ratio'"),
+        ("latency drop <= 5ms", "has no drop", "'latency.p50 speedup'"),
+        ("top1 drp <= 0.5pp", "unknown word 'drp'", "did you mean 'drop'?"),
+        ("speedup >= 2x", "'speedup' of what?", "latency.p50 speedup >= 2x"),
+        ("top1 == 80%", "'==' is no comparison", "use <="),
+        ("top1 >= 80% at batch 8", "does not depend on the batch size", "leave 'at batch' out"),
+        ("latency <= 5ms at batch", "cannot be read", "a gate is"),
+        ("top1 >=", "cannot be read", "top1 drop <= 0.5pp"),
+        ("", "cannot be read", "a gate is"),
+    ],
+)
+def test_faults_name_themselves_and_the_next_move(text: str, message: str, hint: str) -> None:
+    with pytest.raises(OptimizerError) as caught:
+        parse(text)
+    assert caught.value.message.startswith(f"gate '{text}'")
+    assert message in caught.value.message
+    assert hint in str(caught.value.hint)
+    assert "a gate is [[variant][@target]:] METRIC" in str(caught.value.hint)
+
+
+def feasible(text: str, **more: object) -> None:
+    check([parse(text)], ["top1", "spearman"], bool(more.pop("latency", True)), [1, 8], **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["top1 drop <= 1pp", "latency <= 5ms at batch 8", "size ratio <= 0.3", "memory.peak <= 1GB"]
+)
+def test_check_accepts_what_is_planned(text: str) -> None:
+    feasible(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message", "hint"),
+    [
+        ("f1 >= 80%", {}, "'f1' is not measured", "add f1 to measure.metrics"),
+        ("top5 >= 80%", {}, "available: top1, spearman, size", "did you mean 'top1'?"),
+        ("latency <= 5ms", {"latency": False}, "'latency.p50' is not measured", "switch on measure.latency"),
+        ("memory.peak <= 1GB", {"memory_on": False}, "'memory.peak' is not measured", "measure.memory"),
+        ("latency <= 5ms at batch 4", {}, "no latency is measured at batch 4; available: 1, 8", "add 4"),
+        ("spearman drop <= 1pp", {"facts": {"spearman": ("", "higher")}}, "has no unit", "write no unit"),
+        ("top1 <= 80%", {"facts": {"top1": ("%", "higher")}}, "higher is better", "turn the comparison round"),
+    ],
+)
+def test_check_refuses_what_no_measurement_will_answer(
+    text: str, settings: dict[str, object], message: str, hint: str
+) -> None:
+    with pytest.raises(OptimizerError) as caught:
+        feasible(text, **settings)
+    assert message in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_a_gate_is_shown_as_it_was_written() -> None:
+    assert str(parse(" top1   drop <= 0.5pp ")) == "top1 drop <= 0.5pp"
+    assert isinstance(parse("top1 >= 1"), Gate)
