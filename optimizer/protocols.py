@@ -42,8 +42,10 @@ class Batch:
 class Dataset(Protocol):
     """A data set ready to be fed to a model: finite, ordered, re-iterable, streamed."""
 
-    name: str
-    digest: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
 
     def __len__(self) -> int: ...
 
