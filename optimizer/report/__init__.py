@@ -1,1 +1,7 @@
+"""Views of a Run: every table, chart and page is a pure function of run.json."""
 
+from optimizer.report.headline import verdict_sentence
+from optimizer.report.results import table
+from optimizer.report.write import render
+
+__all__ = ["render", "table", "verdict_sentence"]

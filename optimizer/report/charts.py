@@ -1,0 +1,263 @@
+"""Charts as data: where each mark lies, in percent of the plot's width. Templates draw them as inline SVG.
+
+A chart is a table whose middle column is drawn, so that it reflows on a phone, prints, and is read out by a
+screen reader as the numbers it shows. Marks have horizontal positions in percent and no text of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from optimizer.report import numerals
+
+PAD = 3.0  # percent kept free at both ends, so that no mark is cut
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear or logarithmic axis from `low` to `high`; values beyond it are drawn at its end."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """The position of a value in percent of the plot's width, clamped to the plot."""
+        low, high, x = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
+        share = (x - low) / (high - low) if high > low else 0.5
+        return round(PAD + (100 - 2 * PAD) * min(max(share, 0.0), 1.0), 2)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One shape of a row. `kind` is also its class in the page's style."""
+
+    kind: Literal["span", "box", "range", "tick", "dot", "bar", "over", "under"]
+    x: float
+    to: float = 0.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A vertical line through all rows: a reference value, or the limit of a gate."""
+
+    kind: Literal["reference", "limit"]
+    x: float
+    label: str
+    forbidden: tuple[float, float] | None = None  # percent range beyond a limit
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled position on the axis."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate of a chart: its marks, and the same in words."""
+
+    variant: str
+    target: str
+    colour: int
+    value: str
+    note: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one target."""
+
+    target: str
+    colour: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled plot of groups of rows on one axis."""
+
+    title: str
+    caption: str
+    unit: str
+    groups: tuple[Group, ...]
+    ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()  # (mark kind, meaning)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A gate's threshold on the quantity of a chart."""
+
+    value: float
+    above: bool  # True: values above it are forbidden
+    label: str
+
+
+@dataclass(frozen=True)
+class Datum:
+    """What a row is drawn from."""
+
+    variant: str
+    target: str
+    colour: int
+    value: float
+    low: float | None
+    high: float | None
+    text: str
+    note: str = ""
+    quartiles: tuple[float, float] | None = None
+    spread: tuple[float, float] | None = None
+    tail: float | None = None
+
+
+def intervals(
+    title: str,
+    caption: str,
+    unit: str,
+    data: Sequence[Datum],
+    *,
+    reference: tuple[float, str] | None = None,
+    limits: Sequence[Limit] = (),
+    log: bool = False,
+) -> Chart | None:
+    """A forest plot: a dot and its interval per row, a line at the reference, a shaded side at each limit."""
+    if not data:
+        return None
+    ends = [v for d in data for v in (d.low, d.high, d.value) if v is not None]
+    anchors = [limit.value for limit in limits] + ([reference[0]] if reference else [])
+    scale = _fitted(ends if log else _clipped(ends, anchors), anchors, log)
+    rows = [_row(d, _interval_marks(d, scale)) for d in data]
+    return _chart(title, caption, unit, rows, scale, _lines(scale, reference, limits))
+
+
+def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Limit] = ()) -> Chart | None:
+    """Latency rows: the median with its interval, the middle half and 90 % of the calls, a tick at p95."""
+    if not data:
+        return None
+    values = [v for d in data for v in (d.value, d.high, d.tail, *(d.spread or ())) if v is not None]
+    smallest, largest = min(d.value for d in data), max(values)
+    log = smallest > 0 and largest / smallest > 25
+    floor = min(smallest, *(v for d in data for v in (d.low, *(d.spread or ())) if v is not None), largest)
+    low = floor / 1.15 if log and floor > 0 else 0.0
+    scale = Scale(low, largest * (1.1 if log else 1.02), log and floor > 0)
+    rows = [_row(d, _timing_marks(d, scale)) for d in data]
+    shown = [limit for limit in limits if scale.low <= limit.value <= scale.high]
+    legend = [("dot", "median and its 95 % interval")]
+    if any(d.quartiles for d in data):
+        legend.append(("box", "middle half of the calls, thin: 5 % to 95 %"))
+    if any(d.tail is not None for d in data):
+        legend.append(("tick", "p95"))
+    note = f"{caption} Logarithmic scale." if scale.log else caption
+    return _chart(title, note, "ms", rows, scale, _lines(scale, None, shown), tuple(legend))
+
+
+def bars(title: str, caption: str, unit: str, data: Sequence[Datum]) -> Chart | None:
+    """Bars from zero, for exact amounts such as a size."""
+    if not data:
+        return None
+    scale = Scale(0.0, max(1e-12, *(d.value for d in data)))
+    rows = [_row(d, (Mark("bar", scale.at(0.0), scale.at(d.value)),)) for d in data]
+    return _chart(title, caption, unit, rows, scale, ())
+
+
+def _chart(
+    title: str,
+    caption: str,
+    unit: str,
+    rows: Sequence[Row],
+    scale: Scale,
+    lines: tuple[Line, ...],
+    legend: tuple[tuple[str, str], ...] = (),
+) -> Chart:
+    ticks = tuple(Tick(scale.at(v), numerals.tick(v, unit)) for v in _ticks(scale))
+    return Chart(title, caption, unit, _groups(rows), ticks, lines, legend)
+
+
+def _groups(rows: Iterable[Row]) -> tuple[Group, ...]:
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        by.setdefault(row.target, []).append(row)
+    return tuple(Group(target, own[0].colour, tuple(own)) for target, own in by.items())
+
+
+def _row(d: Datum, marks: tuple[Mark, ...]) -> Row:
+    return Row(d.variant, d.target, d.colour, d.text, d.note, marks)
+
+
+def _interval_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
+    if d.value > scale.high:
+        return (Mark("over", 100 - PAD),)
+    if d.value < scale.low:
+        return (Mark("under", PAD),)
+    dot = Mark("dot", scale.at(d.value))
+    if d.low is None or d.high is None:
+        return (dot,)
+    return (Mark("span", scale.at(d.low), scale.at(d.high)), dot)
+
+
+def _timing_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
+    marks = []
+    if d.spread:
+        marks.append(Mark("range", scale.at(d.spread[0]), scale.at(d.spread[1])))
+    if d.quartiles:
+        marks.append(Mark("box", scale.at(d.quartiles[0]), scale.at(d.quartiles[1])))
+    if d.tail is not None:
+        marks.append(Mark("tick", scale.at(d.tail)))
+    return (*marks, *_interval_marks(d, scale))
+
+
+def _lines(scale: Scale, reference: tuple[float, str] | None, limits: Sequence[Limit]) -> tuple[Line, ...]:
+    lines = [Line("reference", scale.at(reference[0]), reference[1])] if reference else []
+    for limit in limits:
+        x = scale.at(limit.value)
+        lines.append(Line("limit", x, limit.label, (x, 100.0) if limit.above else (0.0, x)))
+    return tuple(lines)
+
+
+def _clipped(values: Sequence[float], anchors: Sequence[float]) -> list[float]:
+    """Values without those so far out that the others, around the anchors, would become one blot."""
+    reach = 6 * max((abs(a) for a in anchors), default=0.0)
+    near = [v for v in values if abs(v) <= reach]
+    return near if reach and near and max(map(abs, values)) > 2 * reach else list(values)
+
+
+def _fitted(values: Sequence[float], anchors: Sequence[float], log: bool) -> Scale:
+    everything = [*values, *anchors]
+    low, high = min(everything), max(everything)
+    if log and low > 0:
+        return Scale(low / 1.12, high * 1.12, True)
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return Scale(low - room, high + room)
+
+
+def _ticks(scale: Scale) -> list[float]:
+    if scale.log:
+        return _log_ticks(scale)
+    step = _step((scale.high - scale.low) / 4)
+    first = math.ceil(scale.low / step - 1e-9)
+    last = math.floor(scale.high / step + 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def _step(rough: float) -> float:
+    """The nearest round step that is not below `rough`: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+
+
+def _log_ticks(scale: Scale) -> list[float]:
+    decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+    for multiples in ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 4, 8), (1, 2, 5), (1,)):
+        found = [m * 10.0**d for d in decades for m in multiples]
+        inside = [round(v, 10) for v in found if scale.low <= v <= scale.high]
+        if len(inside) <= 7:
+            return inside
+    return [10.0**d for d in decades if scale.low <= 10.0**d <= scale.high]

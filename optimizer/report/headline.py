@@ -1,0 +1,97 @@
+"""The answer of a run in one sentence, and the few facts that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optimizer.report import numerals
+from optimizer.report.index import Index
+from optimizer.report.text import flat
+from optimizer.values import Candidate, Measurement, Run
+
+WORDS = {"pass": "Passed", "fail": "Failed", "inconclusive": "Inconclusive", "not gated": "Not gated"}
+WORST = ("fail", "inconclusive", "pass")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A labelled number under the headline, and the candidate it belongs to."""
+
+    label: str
+    value: str
+    note: str
+    candidate: Candidate
+
+
+def verdict_word(run: Run) -> str:
+    """`Passed`, `Failed`, `Inconclusive` or `Not gated`."""
+    return WORDS[run.outcome]
+
+
+def verdict_sentence(run: Run) -> str:
+    """The whole answer on one line: the word, how many checks hold, which do not, and what was skipped."""
+    return flat(f"{verdict_word(run)}: {verdict_detail(run, named=True)}")
+
+
+def verdict_detail(run: Run, named: bool = False) -> str:
+    """The sentence after the word; with `named`, the first checks that do not hold by name."""
+    skipped = sum(c.skipped is not None for c in run.candidates)
+    tail = f" {numerals.count(skipped, 'candidate was', 'candidates were')} skipped." if skipped else ""
+    if run.verdicts:
+        return _counted(run, named) + tail
+    built = len(run.candidates) - skipped
+    done = "measured" if run.measurements else "built, nothing was measured"
+    return f"{numerals.count(built, 'candidate was', 'candidates were')} {done}, no gate was set.{tail}"
+
+
+def _counted(run: Run, named: bool) -> str:
+    total = len(run.verdicts)
+    parts = [
+        _part(run, outcome, words, named)
+        for outcome, words in (("fail", "failed"), ("inconclusive", "cannot be decided"))
+    ]
+    open_ = [part for part in parts if part]
+    if open_:
+        return f"of {numerals.count(total, 'gate check')}, {' and '.join(open_)}."
+    subjects = len({v.subject for v in run.verdicts})
+    held = "the one gate check holds" if total == 1 else f"all {total} gate checks hold"
+    return f"{held} for {numerals.count(subjects, 'candidate')}."
+
+
+def _part(run: Run, outcome: str, words: str, named: bool) -> str:
+    own = [f"{v.subject}: {v.gate}" for v in run.verdicts if v.outcome == outcome]
+    if not own:
+        return ""
+    more = f"; and {len(own) - 2} more" if len(own) > 2 else ""
+    return f"{len(own)} {words}" + (f" ({'; '.join(own[:2])}{more})" if named else "")
+
+
+def outcome_of(run: Run, candidate: Candidate) -> str | None:
+    """The worst outcome of a candidate's gates, or None when no gate judged it."""
+    own = {v.outcome for v in run.verdicts if v.subject == candidate.name}
+    return next((o for o in WORST if o in own), None)
+
+
+def facts(index: Index) -> list[Fact]:
+    """The largest speed-up and the smallest size among the candidates that may be shipped."""
+    run = index.run
+    able = [c for c in index.built() if not index.is_baseline(c) and outcome_of(run, c) in (None, "pass")]
+    which = "that passes" if run.verdicts else "of all"
+    found = []
+    speeds = [(m, c) for c in able for s in index.settings if (m := index.get(c.name, "latency.p50", "speedup", s))]
+    if speeds:
+        m, c = max(speeds, key=lambda pair: pair[0].value)
+        found.append(Fact(f"Largest speed-up {which}", numerals.quantity(m), _against(index, m), c))
+    sizes = [(m, c) for c in able if (m := index.get(c.name, "size"))]
+    if sizes:
+        m, c = min(sizes, key=lambda pair: pair[0].value)
+        ratio = index.get(c.name, "size", "ratio")
+        note = f"{numerals.quantity(ratio)} of {ratio.against}" if ratio else ""
+        found.append(Fact(f"Smallest {which}", numerals.quantity(m), note, c))
+    return found
+
+
+def _against(index: Index, m: Measurement) -> str:
+    label = next((s.label for s in index.settings if index.get(m.subject, m.metric, m.relation, s) is m), "")
+    parts = [numerals.interval(m), f"against {m.against}" if m.against else "", f"at {label}" if label else ""]
+    return " ".join(p for p in parts if p)

@@ -1,0 +1,46 @@
+"""A run as Markdown for a pull request comment or a step summary."""
+
+from __future__ import annotations
+
+from optimizer import console
+from optimizer.report import headline, numerals, templates
+from optimizer.report.index import index
+from optimizer.report.page import ORDER, date, machine_facts
+from optimizer.report.results import results
+from optimizer.values import Run
+
+ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖"}
+
+
+def markdown(run: Run) -> str:
+    """The Markdown of a run: verdict, gates, results, latency at every setting, environment."""
+    found = index(run)
+    timed = [
+        (setting, c, [numerals.full(found.get(c.name, m, r, setting)) for m, r in _COLUMNS])
+        for setting in found.settings[1:]
+        for c in found.built()
+    ]
+    return (
+        templates.markdown()
+        .get_template("report.md.j2")
+        .render(
+            run=run,
+            sentence=f"{headline.verdict_word(run)}: {headline.verdict_detail(run)}",
+            icons=ICONS,
+            date=date(run.created),
+            facts=headline.facts(found),
+            verdicts=sorted(run.verdicts, key=lambda v: ORDER[v.outcome]),
+            results=results(found),
+            timed=timed,
+            machine=machine_facts(run),
+            seconds=console.duration(run.seconds),
+        )
+    )
+
+
+_COLUMNS = (
+    ("latency.p50", "absolute"),
+    ("latency.p95", "absolute"),
+    ("latency.p50", "speedup"),
+    ("throughput", "absolute"),
+)

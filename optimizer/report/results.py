@@ -1,0 +1,133 @@
+"""The result table: one row per candidate, the same for the terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from dataclasses import dataclass
+
+from optimizer.report import numerals
+from optimizer.report.headline import outcome_of
+from optimizer.report.index import Index, Setting, index
+from optimizer.report.text import flat
+from optimizer.values import Candidate, Measurement, Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and, apart from it, its interval or what else belongs to it."""
+
+    text: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.note}".rstrip()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column header; `right` for numbers."""
+
+    title: str
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One candidate: a cell per column, and how its gates ended."""
+
+    candidate: Candidate
+    colour: int
+    cells: tuple[Cell, ...]
+    precision: str
+    outcome: str  # pass, fail, inconclusive, baseline, not gated, skipped
+
+
+@dataclass(frozen=True)
+class Results:
+    """The table of a run."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[ResultRow, ...]
+    setting: Setting | None  # the one whose latency is in the table
+
+    def by_variant(self) -> list[list[ResultRow]]:
+        """The rows in order, those of one variant together."""
+        return [list(rows) for _, rows in itertools.groupby(self.rows, key=lambda row: row.candidate.variant)]
+
+
+def results(found: Index) -> Results:
+    """The result table: accuracy, drop, latency at the first setting, speed-up, size."""
+    setting = found.settings[0] if found.settings else None
+    at = f", {setting.label}" if setting and setting.label else ""
+    columns = [Column(name) for name in found.metrics]
+    columns += [Column(f"{name} drop") for name in _dropped(found)]
+    columns += [Column(f"p50 / p95 ms{at}"), Column(f"speed-up{at}"), Column("size")]
+    rows = tuple(_row(found, c, setting) for c in found.run.candidates)
+    return Results(tuple(columns), rows, setting)
+
+
+def table(run: Run) -> tuple[list[list[str]], list[str], list[int]]:
+    """Rows, header and right-aligned columns for `console.table`."""
+    found = results(index(run))
+    header = ["variant", "target", *(c.title for c in found.columns), "precision", "verdict"]
+    rows = [
+        [flat(t) for t in (r.candidate.variant, r.candidate.target, *map(str, r.cells), r.precision, verdict(r))]
+        for r in found.rows
+    ]
+    right = [i + 2 for i, column in enumerate(found.columns) if column.right]
+    return rows, header, right
+
+
+def verdict(row: ResultRow) -> str:
+    """The last cell of a row: the outcome, for a skipped candidate with the reason."""
+    if row.candidate.skipped is None:
+        return row.outcome
+    return f"skipped: {textwrap.shorten(row.candidate.skipped, 72, placeholder=' ...')}"
+
+
+def short_precision(text: str | None) -> str:
+    """What ran, without the details in brackets and after commas."""
+    return re.split(r"\s*[,;(]", text, maxsplit=1)[0][:28] if text else numerals.ABSENT
+
+
+def _dropped(found: Index) -> list[str]:
+    return [name for name in found.metrics if found.anyone(name, "drop")]
+
+
+def _row(found: Index, c: Candidate, setting: Setting | None) -> ResultRow:
+    colour = found.targets.index(c.target)
+    if c.skipped is not None:
+        blank = len(found.metrics) + len(_dropped(found)) + 3
+        return ResultRow(c, colour, (Cell("-"),) * blank, "-", "skipped")
+    baseline = found.is_baseline(c)
+    cells = [_measured(found.get(c.name, name)) for name in found.metrics]
+    cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in _dropped(found)]
+    cells.append(_latency(found, c, setting))
+    cells.append(_compared(found.get(c.name, "latency.p50", "speedup", setting), baseline))
+    cells.append(_size(found, c))
+    outcome = outcome_of(found.run, c) or ("baseline" if baseline else "not gated")
+    return ResultRow(c, colour, tuple(cells), short_precision(c.precision), outcome)
+
+
+def _measured(m: Measurement | None) -> Cell:
+    return Cell(numerals.quantity(m), numerals.interval(m)) if m else Cell(numerals.ABSENT)
+
+
+def _compared(m: Measurement | None, baseline: bool) -> Cell:
+    return Cell("baseline") if m is None and baseline else _measured(m)
+
+
+def _latency(found: Index, c: Candidate, setting: Setting | None) -> Cell:
+    p50, p95 = (found.get(c.name, f"latency.{p}", "absolute", setting) for p in ("p50", "p95"))
+    if p50 is None:
+        return Cell(numerals.ABSENT)
+    return Cell(f"{numerals.bare(p50)} / {numerals.bare(p95)}")
+
+
+def _size(found: Index, c: Candidate) -> Cell:
+    size, ratio = found.get(c.name, "size"), found.get(c.name, "size", "ratio")
+    if size is None:
+        return Cell(numerals.ABSENT)
+    return Cell(numerals.quantity(size), f"({numerals.quantity(ratio)})" if ratio else "")

@@ -1,0 +1,29 @@
+"""Writes the views of a run into a folder, each complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from optimizer.report.junit import junit
+from optimizer.report.markdown import markdown
+from optimizer.report.page import html
+from optimizer.store import write_atomically
+from optimizer.values import Run
+
+
+def render(run: Run, out: Path) -> dict[str, Path]:
+    """Write report.html, report.md and junit.xml into `out`; returns them by kind.
+
+    Where the environment names a GITHUB_STEP_SUMMARY file, the Markdown is appended to it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(run)
+    made = {"html": ("report.html", html(run)), "markdown": ("report.md", text), "junit": ("junit.xml", junit(run))}
+    for name, document in made.values():
+        write_atomically(out / name, document.encode())
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    return {kind: out / name for kind, (name, _) in made.items()}
