@@ -1,0 +1,76 @@
+"""From the run's record to the manifest's: one candidate's part of it, without local paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import PurePath
+from typing import Any
+
+from optimizer.errors import OptimizerError
+from optimizer.values import Artifact, Candidate, Measurement, Run, Verdict
+
+# An absolute path inside a text; what stands behind '//' is an address and stays.
+LOCAL = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:()<>]+)*[/\\]([^\s/\\'\",;:()<>]+)")
+
+
+def portable(value: Any) -> Any:
+    """A JSON value that says the same on every machine: a local path is cut down to its last name.
+
+    NaN and infinity, which JSON lacks, become null.
+    """
+    if isinstance(value, dict):
+        return {str(k): portable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, PurePath):
+        return value.name
+    return _without_paths(value) if isinstance(value, str) else value
+
+
+def _without_paths(text: str) -> str:
+    if re.match(r"(~|[A-Za-z]:)?[/\\]\S*[^\s/\\]", text) and "\n" not in text and not text.startswith("//"):
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]  # the whole text is a path, spaces in it or not
+    return LOCAL.sub(r"\1", text)
+
+
+def candidate(run: Run, name: str, artifact: Artifact) -> Candidate:
+    """The candidate of this name; the artifact must be the one that was measured."""
+    names = [c.name for c in run.candidates]
+    if name not in names:
+        raise OptimizerError(f"the run has no candidate '{name}'; available: {', '.join(names)}", "see its run.json")
+    found = run.candidates[names.index(name)]
+    if found.skipped:
+        raise OptimizerError(f"{name} was not built: {found.skipped}", "bundle another candidate")
+    digests = {step.key: step.digest for step in run.steps}
+    if found.artifact != artifact.key or digests.get(artifact.key, artifact.digest) != artifact.digest:
+        raise OptimizerError(f"{name}: this artifact is not the one that was measured", "build again: optc build")
+    return found
+
+
+def verdicts(run: Run, name: str, allow_failed: bool) -> tuple[tuple[Verdict, ...], tuple[str, ...]]:
+    """The candidate's verdicts, and the gates among them that did not pass and were accepted nevertheless."""
+    own = tuple(v for v in run.verdicts if v.subject == name)
+    bad = [v for v in own if v.outcome != "pass"]
+    if bad and not allow_failed:
+        reasons = "; ".join(f"{v.gate}: {v.outcome}: {v.reason}" for v in bad)
+        raise OptimizerError(
+            f"{name} is not bundled: {reasons}", "change the recipe until its gates pass, or give --allow-failed"
+        )
+    return own, tuple(v.gate for v in bad)
+
+
+def measurements(run: Run, name: str) -> tuple[Measurement, ...]:
+    """The candidate's numbers."""
+    own = (m for m in run.measurements if m.subject == name and math.isfinite(m.value))
+    return tuple(dataclasses.replace(m, at=portable(m.at), protocol=portable(m.protocol)) for m in own)
+
+
+def steps(run: Run, chosen: Candidate) -> tuple[dict[str, Any], ...]:
+    """What made the artifact, source first. Left out: how long it took, which differs between equal builds."""
+    by_key = {step.key: step for step in run.steps}
+    found = [dataclasses.asdict(by_key[key]) for key in chosen.steps if key in by_key]
+    return tuple(portable({k: v for k, v in s.items() if k not in ("seconds", "cached")}) for s in found)

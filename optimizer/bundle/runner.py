@@ -1,0 +1,64 @@
+"""Writes run.py: the example of how to run a bundle, for a machine that has numpy and the runtime and no optc."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimizer.bundle.manifest import Manifest
+from optimizer.errors import OptimizerError
+
+TEMPLATES = Path(__file__).with_name("runners")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What a target's bundles need: the runtime's distribution and the kind of file that it opens."""
+
+    distribution: str
+    suffix: str
+
+
+RUNNERS = {"onnxruntime": Runner("onnxruntime", ".onnx"), "openvino": Runner("openvino", ".xml")}
+
+
+def runner(target: str) -> Runner:
+    """The runner of a target; raises OptimizerError for a target whose models cannot be shipped."""
+    if target == "pytorch":
+        raise OptimizerError(
+            "a pytorch model cannot be bundled: it needs the code it was written in, which a bundle does not ship",
+            "bundle it for onnxruntime or openvino",
+        )
+    if target not in RUNNERS:
+        raise OptimizerError(
+            f"the target '{target}' has no runner; bundles can be made for {', '.join(RUNNERS)}", "choose one of them"
+        )
+    return RUNNERS[target]
+
+
+def script(manifest: Manifest) -> str:
+    """The text of run.py."""
+    names = [t.name for t in manifest.signature.inputs]
+    parts = {
+        "{distribution}": manifest.runtime.distribution,
+        "{version}": manifest.runtime.version,
+        "{example}": "{" + ", ".join(f'"{n}": {n if n.isidentifier() else "array"}' for n in names) + "}",
+        "{load}": _template(manifest.target),
+    }
+    return re.sub("|".join(map(re.escape, parts)), lambda m: parts[m[0]], _template("run"))
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.py.txt").read_text(encoding="utf-8")
+
+
+def model_file(names: list[str], target: str) -> str:
+    """Which of the artifact's files the runtime opens."""
+    suffix = runner(target).suffix
+    found = [n for n in names if n.endswith(suffix)]
+    if len(found) > 1:
+        found = [n for n in found if n == f"model{suffix}"]
+    if len(found) != 1:
+        raise AssertionError(f"BUG: no single {suffix} file in an artifact for {target}: {', '.join(names)}")
+    return found[0]
