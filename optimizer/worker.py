@@ -55,6 +55,7 @@ def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> 
     with target.open(artifact, options) as session:
         load = time.perf_counter_ns() - begin
         reply({"load_ns": load, "precision": session.precision, "rss_before": before})
+        gc.freeze()  # what the runtime's import left behind need not be walked before every block
         while command := receive():
             reply({"times": time_calls(session, feeds, **command)})
         reply({"peak": peak_rss()})
@@ -67,12 +68,12 @@ def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_
     as in timeit: its pauses belong to the harness, not to the model.
     """
     clock = time.perf_counter_ns
-    for _ in range(warmup):
-        session(feeds)
     times: list[int] = []
     gc.collect()
     gc.disable()
     try:
+        for _ in range(warmup):
+            session(feeds)
         end = clock() + int(seconds * 1e9)
         while len(times) < min_iterations or clock() < end:
             begin = clock()

@@ -212,7 +212,8 @@ def _run_rounds(
     for _ in range(blocks.rounds):
         for name in order.sample(sorted(processes), len(processes)):
             calls = blocks.calls[name]
-            taken[name].blocks[-1].append(processes[name].run(math.ceil(BLOCK_WARM_UP * calls), 0.0, calls))
+            times = processes[name].run(math.ceil(BLOCK_WARM_UP * calls), 0.0, calls)
+            taken[name].blocks[-1].append(np.asarray(times))
             advance(0.75 / blocks.rounds)
 
 

@@ -28,7 +28,7 @@ PERCENTILES = (50, 90, 95, 99)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, and the bootstrap draws behind it."""
+    """A number with its 95 % interval."""
 
     value: float
     low: float
@@ -133,11 +133,17 @@ def of_restarts(values: Sequence[float]) -> Estimate:
     Needs two values at least: one process says nothing of the next.
     """
     logs = np.log(np.asarray(values, dtype=np.float64))
-    middle, half = float(logs.mean()), 0.0
+    middle = float(logs.mean())
     half = student(len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
     # Two restarts that differ wildly ask for more than a float holds; a factor of e**50 says "unknown" as well.
     half = min(half, 50.0)
     return Estimate(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
+
+
+def noise_floor(values: np.ndarray) -> float:
+    """The half-width of the relative difference between two subjects of this spread over restarts (A/A)."""
+    half = student(len(values) - 1) * float(np.log(values).std(ddof=1)) * math.sqrt(2 / len(values))
+    return math.expm1(min(half, 50.0))
 
 
 def student(freedom: float) -> float:

@@ -30,7 +30,7 @@ class Taken:
 
     opened: list[Opened] = field(default_factory=list)
     first: list[int] = field(default_factory=list)  # ns of the first call of each process
-    blocks: list[list[list[int]]] = field(default_factory=list)  # restarts x rounds x calls, ns
+    blocks: list[list[np.ndarray]] = field(default_factory=list)  # restarts x rounds x calls, ns
     peaks: list[int] = field(default_factory=list)  # bytes
 
     @property
@@ -87,11 +87,19 @@ def _latencies(view: View, taken: Taken, base: tuple[str, Taken] | None, weight:
 
 
 def _chart(times: np.ndarray) -> dict[str, Any]:
-    """What a chart draws: 21 quantiles from the fastest call to the slowest, and the median of each restart, in ms."""
-    return {
+    """What a chart draws: 21 quantiles from the fastest call to the slowest, and the median of each restart, in ms.
+
+    `noise_floor` is the relative difference that two identical artifacts may show here with 95 % confidence, when
+    measured by as many restarts: a speed-up within it is none.
+    """
+    medians = np.median(times.reshape(len(times), -1), axis=1)
+    facts: dict[str, Any] = {
         "quantiles": [float(v) for v in np.quantile(times, np.linspace(0, 1, 21))],
-        "restart_p50": [float(v) for v in np.median(times.reshape(len(times), -1), axis=1)],
+        "restart_p50": [float(v) for v in medians],
     }
+    if len(medians) > 1:
+        facts["noise_floor"] = quantiles.noise_floor(medians)
+    return facts
 
 
 def _throughput(view: View, taken: Taken, base: tuple[str, Taken] | None, weight: np.ndarray) -> Iterator[Measurement]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.gates import judge, outcome, parse
@@ -145,6 +145,7 @@ def decided(text: str, limit: float, value: float, below: float, above: float) -
     return one(text.format(f"{limit:.6f}"), found).outcome
 
 
+@settings(deadline=None)
 @given(gates, numbers, numbers, widths, widths, widths, widths)
 def test_more_doubt_never_makes_a_decision(
     text: str, limit: float, value: float, below: float, above: float, more_below: float, more_above: float
@@ -154,6 +155,7 @@ def test_more_doubt_never_makes_a_decision(
     assert wide in (narrow, "inconclusive")
 
 
+@settings(deadline=None)
 @given(gates, numbers, numbers, widths, widths, widths)
 def test_a_better_result_is_never_judged_worse(
     text: str, limit: float, value: float, below: float, above: float, gain: float
@@ -165,6 +167,7 @@ def test_a_better_result_is_never_judged_worse(
     )
 
 
+@settings(deadline=None)
 @given(gates, numbers, numbers)
 def test_an_exact_value_is_always_decided(text: str, limit: float, value: float) -> None:
     assert decided(text, limit, value, 0.0, 0.0) != "inconclusive"

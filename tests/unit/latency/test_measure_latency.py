@@ -85,6 +85,7 @@ def test_absolute_values_have_units_settings_and_protocol(found: list[Measuremen
     assert len(p50.protocol["quantiles"]) == 21
     assert p50.protocol["quantiles"] == sorted(p50.protocol["quantiles"])
     assert len(p50.protocol["restart_p50"]) == len(p50.protocol["first_call"]) == 4
+    assert 0 < p50.protocol["noise_floor"] < 0.02
     assert p50.protocol["interleaved"] is True
     assert p50.protocol["together_with"] == sorted(PACE)
     assert p50.protocol["shapes"] == {"x": [8, 4]}

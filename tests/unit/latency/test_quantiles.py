@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -40,6 +40,7 @@ def test_weights_draw_restarts_then_rounds() -> None:
     assert np.array_equal(weight, quantiles.weights(3, 5, seed=1, draws=500))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 9), st.sampled_from([50, 90, 95, 99]), st.integers(0, 99))
 def test_draws_are_the_weighted_quantile(restarts: int, rounds: int, calls: int, percentile: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -114,3 +115,12 @@ def test_one_number_per_restart_gets_students_interval() -> None:
     assert found.value == pytest.approx(stats.gmean(values))
     assert np.log([found.low, found.high]) == pytest.approx(expected, rel=1e-3)
     assert math.isfinite(quantiles.of_restarts([1e-9, 1e9]).high)
+
+
+def test_the_noise_floor_is_what_a_a_comparisons_show() -> None:
+    rng = np.random.default_rng(0)
+    restarts = np.exp(rng.normal(0, 0.03, (2000, 2, 5)))
+    differences = np.abs(np.log(restarts[:, 0]).mean(axis=1) - np.log(restarts[:, 1]).mean(axis=1))
+    floors = np.log1p([quantiles.noise_floor(pair[0]) for pair in restarts])
+    # The floor is taken from one subject alone; its mean and spread are independent, so Student's t is exact.
+    assert np.mean(differences <= floors) == pytest.approx(0.95, abs=0.015)
