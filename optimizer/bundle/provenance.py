@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from optimizer.errors import OptimizerError
 from optimizer.values import Artifact, Candidate, Measurement, Run, Verdict
 
-# An absolute path inside a text; what stands behind '//' is an address and stays.
-LOCAL = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:()<>]+)*[/\\]([^\s/\\'\",;:()<>]+)")
-
-
+# What looks like a local path of two parts or more. What stands behind '//' is an address.
+LOCAL = re.compile(r"(?<![\w.:/~-])(~|[A-Za-z]:)?[/\\]([^\s/\\'\",;:()<>]+)[/\\]((?:[^\s/\\'\",;:()<>]+[/\\])*)([^\s/\\'\",;:()<>]+)")
 def portable(value: Any) -> Any:
     """A JSON value that says the same on every machine: a local path is cut down to its last name.
 
@@ -32,9 +30,15 @@ def portable(value: Any) -> Any:
 
 
 def _without_paths(text: str) -> str:
-    if re.match(r"(~|[A-Za-z]:)?[/\\]\S*[^\s/\\]", text) and "\n" not in text and not text.startswith("//"):
-        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]  # the whole text is a path, spaces in it or not
-    return LOCAL.sub(r"\1", text)
+    whole = re.fullmatch(r"(~|[A-Za-z]:)?[/\\]([^/\\\n]+)(?:[/\\][^\n]*)?", text)
+    if whole and _is_local(whole[1], whole[2]):
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]  # nothing but a path, perhaps with spaces in it
+    return LOCAL.sub(lambda m: m[0] if not _is_local(m[1], m[2]) else m[4], text)
+
+
+def _is_local(anchor: str | None, first: str) -> bool:
+    """Whether a path starts at this machine's root. Names of graph nodes, such as /conv1/Conv, do not."""
+    return anchor is not None or Path("/", first).is_dir()
 
 
 def candidate(run: Run, name: str, artifact: Artifact) -> Candidate:

@@ -18,8 +18,9 @@ def readme(manifest: Manifest) -> str:
     lines = [
         f"# {manifest.bundle}",
         "",
-        f"The variant `{manifest.variant}` of `{manifest.name}` for {runtime.distribution}: {size(model)} in the format "
-        f"{manifest.format}, running as {runtime.precision}. Built by optc {manifest.version}, {manifest.created[:10]}.",
+        f"The variant `{manifest.variant}` of `{manifest.name}` for {runtime.distribution}: {size(model)} in the "
+        f"format {manifest.format}, running as {runtime.precision}. Built by optc {manifest.version} on "
+        f"{manifest.created[:10]}.",
         "",
         *_warning(manifest),
         "## Run",
