@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from optimizer.report import numerals
 
+CROWDED = 20.0
+"""A latency axis that spans more than this factor is logarithmic."""
 PAD = 3.0  # percent kept free at both ends, so that no mark is cut
 
 
@@ -35,7 +37,7 @@ class Scale:
 class Mark:
     """One shape of a row. `kind` is also its class in the page's style."""
 
-    kind: Literal["span", "box", "range", "tick", "dot", "bar", "over", "under"]
+    kind: Literal["span", "box", "range", "tick", "dot", "origin", "bar", "over", "under"]
     x: float
     to: float = 0.0
 
@@ -108,7 +110,7 @@ class Datum:
     variant: str
     target: str
     colour: int
-    value: float
+    value: float | None  # None: nothing is drawn, the text says why
     low: float | None
     high: float | None
     text: str
@@ -116,6 +118,7 @@ class Datum:
     quartiles: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None
     tail: float | None = None
+    origin: bool = False  # the baseline itself: marked at the reference
 
 
 def intervals(
@@ -129,30 +132,29 @@ def intervals(
     log: bool = False,
 ) -> Chart | None:
     """A forest plot: a dot and its interval per row, a line at the reference, a shaded side at each limit."""
-    if not data:
+    if all(d.value is None for d in data):
         return None
     ends = [v for d in data for v in (d.low, d.high, d.value) if v is not None]
     anchors = [limit.value for limit in limits] + ([reference[0]] if reference else [])
     scale = _fitted(ends if log else _clipped(ends, anchors), anchors, log)
-    rows = [_row(d, _interval_marks(d, scale)) for d in data]
+    origin = (Mark("origin", scale.at(reference[0])),) if reference else ()
+    rows = [_row(d, origin if d.origin else _interval_marks(d, scale)) for d in data]
     return _chart(title, caption, unit, rows, scale, _lines(scale, reference, limits))
 
 
 def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Limit] = ()) -> Chart | None:
     """Latency rows: the median with its interval, the middle half and 90 % of the calls, a tick at p95."""
-    if not data:
+    values = [v for d in data for v in (d.value, d.low, d.high, d.tail, *(d.spread or ())) if v is not None]
+    if not values:
         return None
-    values = [v for d in data for v in (d.value, d.high, d.tail, *(d.spread or ())) if v is not None]
-    smallest, largest = min(d.value for d in data), max(values)
-    log = smallest > 0 and largest / smallest > 25
-    floor = min(smallest, *(v for d in data for v in (d.low, *(d.spread or ())) if v is not None), largest)
-    low = floor / 1.15 if log and floor > 0 else 0.0
-    scale = Scale(low, largest * (1.1 if log else 1.02), log and floor > 0)
+    low, high = min(values), max(values)
+    log = low > 0 and high / low > CROWDED
+    scale = Scale(low / 1.15, high * 1.15, True) if log else Scale(0.0, high * 1.02)
     rows = [_row(d, _timing_marks(d, scale)) for d in data]
     shown = [limit for limit in limits if scale.low <= limit.value <= scale.high]
     legend = [("dot", "median and its 95 % interval")]
     if any(d.quartiles for d in data):
-        legend.append(("box", "middle half of the calls, thin: 5 % to 95 %"))
+        legend.append(("box", "middle half, thin: 5 % to 95 %"))
     if any(d.tail is not None for d in data):
         legend.append(("tick", "p95"))
     note = f"{caption} Logarithmic scale." if scale.log else caption
@@ -161,11 +163,17 @@ def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Li
 
 def bars(title: str, caption: str, unit: str, data: Sequence[Datum]) -> Chart | None:
     """Bars from zero, for exact amounts such as a size."""
-    if not data:
+    if all(d.value is None for d in data):
         return None
-    scale = Scale(0.0, max(1e-12, *(d.value for d in data)))
-    rows = [_row(d, (Mark("bar", scale.at(0.0), scale.at(d.value)),)) for d in data]
+    scale = Scale(0.0, max(1e-12, *(d.value or 0.0 for d in data)))
+    rows = [_row(d, () if d.value is None else (Mark("bar", scale.at(0.0), scale.at(d.value)),)) for d in data]
     return _chart(title, caption, unit, rows, scale, ())
+
+
+def without_blanks(chart: Chart) -> Chart:
+    """The chart without the rows that show nothing, for a chart that stands alone."""
+    rows = [row for group in chart.groups for row in group.rows if row.marks]
+    return replace(chart, groups=_groups(rows))
 
 
 def _chart(
@@ -193,6 +201,8 @@ def _row(d: Datum, marks: tuple[Mark, ...]) -> Row:
 
 
 def _interval_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
+    if d.value is None:
+        return ()
     if d.value > scale.high:
         return (Mark("over", 100 - PAD),)
     if d.value < scale.low:
@@ -241,16 +251,16 @@ def _fitted(values: Sequence[float], anchors: Sequence[float], log: bool) -> Sca
 def _ticks(scale: Scale) -> list[float]:
     if scale.log:
         return _log_ticks(scale)
-    step = _step((scale.high - scale.low) / 4)
+    step = _step((scale.high - scale.low) / 6)
     first = math.ceil(scale.low / step - 1e-9)
     last = math.floor(scale.high / step + 1e-9)
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def _step(rough: float) -> float:
-    """The nearest round step that is not below `rough`: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+def _step(least: float) -> float:
+    """The smallest round step that is not below `least`: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
 
 
 def _log_ticks(scale: Scale) -> list[float]:

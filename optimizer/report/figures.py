@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimizer.report import charts, numerals
 from optimizer.report.charts import Chart, Datum
@@ -12,7 +12,6 @@ from optimizer.report.index import Index, Setting
 from optimizer.report.limits import limits
 from optimizer.values import Candidate, Measurement
 
-QUANTILE = {"5": 0.05, "25": 0.25, "75": 0.75, "95": 0.95}
 COST_COLUMNS = (
     ("latency.p50", "p50"),
     ("latency.p90", "p90"),
@@ -54,25 +53,28 @@ def accuracy(found: Index) -> list[Pair]:
     """For each metric the values, and the drops against the baseline with the gates' limits."""
     pairs = []
     for name in found.metrics:
-        values = _data(found, [(c, found.get(c.name, name)) for c in found.built()])
-        sample = next((m for m in found.run.measurements if m.metric == name and m.relation == "absolute"), None)
-        unit = sample.unit if sample else ""
-        absolute = charts.intervals(
-            name, _counts(found, name, "absolute"), unit, values, limits=limits(found.run, name, "absolute")
+        units = {m.relation: m.unit for m in found.run.measurements if m.metric == name}
+        values = charts.intervals(
+            name,
+            _counts(found, name, "absolute"),
+            units.get("absolute", ""),
+            _rows(found, name),
+            limits=limits(found.run, name, "absolute"),
         )
-        drops = [(c, found.get(c.name, name, "drop")) for c in found.built()]
-        dropped = charts.intervals(
+        drops = charts.intervals(
             f"{name} drop against the baseline",
             _counts(found, name, "drop"),
-            next((m.unit for _, m in drops if m), ""),
-            _data(found, drops),
+            units.get("drop", ""),
+            _rows(found, name, "drop"),
             reference=(0.0, "no drop"),
             limits=limits(found.run, name, "drop"),
         )
-        if absolute:
-            pairs.append(Pair(name, absolute, dropped))
-        elif dropped:
-            pairs.append(Pair(name, dropped, None))
+        if values and not drops:
+            values = charts.without_blanks(values)
+        if values:
+            pairs.append(Pair(name, values, drops))
+        elif drops:
+            pairs.append(Pair(name, drops, None))
     return pairs
 
 
@@ -85,33 +87,30 @@ def size(found: Index) -> Chart | None:
     """The artifact sizes."""
     data = []
     for c in found.built():
-        m, ratio = found.get(c.name, "size"), found.get(c.name, "size", "ratio")
-        if m:
-            data.append(_datum(found, c, m, numerals.quantity(m), numerals.quantity(ratio) if ratio else ""))
-    return charts.bars(
-        "Artifact size", "All files that the runtime loads; beside it the ratio to the baseline.", "B", data
-    )
+        ratio = found.get(c.name, "size", "ratio")
+        data.append(
+            replace(_datum(found, c, found.get(c.name, "size")), note=numerals.quantity(ratio) if ratio else "")
+        )
+    return charts.bars("Artifact size", "All files that the runtime loads, and the ratio to the baseline.", "B", data)
 
 
 def _timing(found: Index, setting: Setting) -> Timing | None:
-    title = setting.label[:1].upper() + setting.label[1:]
-    rows = [(c, found.get(c.name, "latency.p50", "absolute", setting)) for c in found.built()]
     left = charts.timings(
         "Latency",
         f"Milliseconds per call{_threads(found, setting)}.",
-        [_timed(found, c, m, setting) for c, m in rows if m],
+        [_timed(found, c, setting) for c in found.built()],
         limits(found.run, "latency.p50", "absolute"),
     )
-    speeds = [(c, found.get(c.name, "latency.p50", "speedup", setting)) for c in found.built()]
     right = charts.intervals(
         "Speed-up against the baseline",
         "Ratio of the medians with its 95 % interval. Logarithmic scale.",
         "x",
-        _data(found, speeds),
-        reference=(1.0, "as fast"),
+        _rows(found, "latency.p50", "speedup", setting),
+        reference=(1.0, "as fast as the baseline"),
         limits=limits(found.run, "latency.p50", "speedup"),
         log=True,
     )
+    title = setting.label[:1].upper() + setting.label[1:]
     return Timing(setting, Pair(title, left, right), _costs(found, setting)) if left else None
 
 
@@ -130,30 +129,33 @@ def _costs(found: Index, setting: Setting) -> Costs:
     return Costs(tuple(label for _, label in shown), rows)
 
 
-def _data(found: Index, pairs: Sequence[tuple[Candidate, Measurement | None]]) -> list[Datum]:
-    return [
-        _datum(found, c, m, numerals.quantity(m), numerals.interval(m))
-        for c, m in pairs
-        if m and math.isfinite(m.value)
-    ]
+def _rows(found: Index, metric: str, relation: str = "absolute", setting: Setting | None = None) -> list[Datum]:
+    """A row for every candidate that was built, so that two charts side by side have the same rows."""
+    return [_datum(found, c, found.get(c.name, metric, relation, setting), relation) for c in found.built()]
 
 
-def _datum(found: Index, c: Candidate, m: Measurement, text: str, note: str) -> Datum:
+def _datum(found: Index, c: Candidate, m: Measurement | None, relation: str = "absolute") -> Datum:
     colour = found.targets.index(c.target)
-    return Datum(c.variant, c.target, colour, m.value, m.low, m.high, text, note)
+    if m is None or not math.isfinite(m.value):
+        origin = relation != "absolute" and found.is_baseline(c)
+        text = "baseline" if origin else numerals.ABSENT
+        return Datum(c.variant, c.target, colour, None, None, None, text, origin=origin)
+    return Datum(c.variant, c.target, colour, m.value, m.low, m.high, numerals.quantity(m), numerals.interval(m))
 
 
-def _timed(found: Index, c: Candidate, m: Measurement, setting: Setting) -> Datum:
+def _timed(found: Index, c: Candidate, setting: Setting) -> Datum:
+    m = found.get(c.name, "latency.p50", "absolute", setting)
+    if m is None:
+        return _datum(found, c, None)
     tail = found.get(c.name, "latency.p95", "absolute", setting)
-    ends = m.protocol.get("quantiles") or []
-    low, first, third, high = (_at(ends, q) for q in QUANTILE.values())
-    note = f"p95 {numerals.bare(tail)}" if tail else ""
-    return Datum(
-        c.variant, c.target, found.targets.index(c.target), m.value, m.low, m.high, numerals.quantity(m), note,
+    low, first, third, high = (_at(m.protocol.get("quantiles") or [], share) for share in (0.05, 0.25, 0.75, 0.95))
+    return replace(
+        _datum(found, c, m),
+        note=f"p95 {numerals.bare(tail)}" if tail else "",
         quartiles=(first, third) if first is not None and third is not None else None,
         spread=(low, high) if low is not None and high is not None else None,
         tail=tail.value if tail else None,
-    )  # fmt: skip
+    )
 
 
 def _at(quantiles: Sequence[float], share: float) -> float | None:

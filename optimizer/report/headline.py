@@ -46,24 +46,26 @@ def verdict_detail(run: Run, named: bool = False) -> str:
 
 def _counted(run: Run, named: bool) -> str:
     total = len(run.verdicts)
-    parts = [
-        _part(run, outcome, words, named)
-        for outcome, words in (("fail", "failed"), ("inconclusive", "cannot be decided"))
-    ]
-    open_ = [part for part in parts if part]
-    if open_:
-        return f"of {numerals.count(total, 'gate check')}, {' and '.join(open_)}."
+    failed, undecided = _names(run, "fail"), _names(run, "inconclusive")
+    if failed:
+        text = f"{len(failed)} of {numerals.count(total, 'gate check')} failed{_listed(failed, named)}"
+        return f"{text}, {len(undecided)} cannot be decided{_listed(undecided, named)}." if undecided else f"{text}."
+    if undecided:
+        return (
+            f"{len(undecided)} of {numerals.count(total, 'gate check')} cannot be decided{_listed(undecided, named)}."
+        )
     subjects = len({v.subject for v in run.verdicts})
     held = "the one gate check holds" if total == 1 else f"all {total} gate checks hold"
     return f"{held} for {numerals.count(subjects, 'candidate')}."
 
 
-def _part(run: Run, outcome: str, words: str, named: bool) -> str:
-    own = [f"{v.subject}: {v.gate}" for v in run.verdicts if v.outcome == outcome]
-    if not own:
-        return ""
-    more = f"; and {len(own) - 2} more" if len(own) > 2 else ""
-    return f"{len(own)} {words}" + (f" ({'; '.join(own[:2])}{more})" if named else "")
+def _names(run: Run, outcome: str) -> list[str]:
+    return [f"{v.subject}: {v.gate}" for v in run.verdicts if v.outcome == outcome]
+
+
+def _listed(names: list[str], named: bool) -> str:
+    more = f"; and {len(names) - 2} more" if len(names) > 2 else ""
+    return f" ({'; '.join(names[:2])}{more})" if named else ""
 
 
 def outcome_of(run: Run, candidate: Candidate) -> str | None:

@@ -102,7 +102,8 @@ def _row(found: Index, c: Candidate, setting: Setting | None) -> ResultRow:
         blank = len(found.metrics) + len(_dropped(found)) + 3
         return ResultRow(c, colour, (Cell("-"),) * blank, "-", "skipped")
     baseline = found.is_baseline(c)
-    cells = [_measured(found.get(c.name, name)) for name in found.metrics]
+    relative = {m.metric for m in found.run.measurements if m.relation == "absolute" and m.against}
+    cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in found.metrics]
     cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in _dropped(found)]
     cells.append(_latency(found, c, setting))
     cells.append(_compared(found.get(c.name, "latency.p50", "speedup", setting), baseline))

@@ -296,3 +296,30 @@ def hostile() -> Run:
         data=(DataRecord("evaluate", evil, "ab", 3, evil, (evil,)),),
         machine=replace(run.machine, cpu=evil),
     )
+
+
+def inconclusive() -> Run:
+    """Nothing failed, one check is open."""
+    run = rich()
+    kept = tuple(v for v in run.verdicts if v.outcome == "pass" or "top1" in v.gate)
+    fixed = tuple(replace(v, outcome="pass") if v.outcome == "fail" else v for v in kept)
+    return replace(run, verdicts=fixed, outcome="inconclusive")
+
+
+def ruined() -> Run:
+    """One candidate lost its accuracy altogether."""
+    run = rich()
+
+    def spoil(m: Measurement) -> Measurement:
+        if m.subject != "int8@onnxruntime" or (m.metric, m.relation) != ("top1", "drop"):
+            return m
+        return replace(m, value=74.1, low=73.2, high=75.0)
+
+    return replace(run, measurements=tuple(spoil(m) for m in run.measurements))
+
+
+def elsewhere() -> Run:
+    """The accuracy comes from the store of another machine."""
+    run = rich()
+    moved = tuple(replace(m, machine="other") if m.metric == "top1" else m for m in run.measurements)
+    return replace(run, measurements=moved)
