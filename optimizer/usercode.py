@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def run(entry: str, call: Callable[[], T]) -> T:
     except OptimizerError:
         raise
     except Exception as error:  # user code raises what it likes; it is the user's to mend, so exit 2
-        raise OptimizerError(f"{entry} raised {type(error).__name__}: {error}", f"see {_place(error)}") from error
+        raise OptimizerError(f"{entry} raised {type(error).__name__}: {error}", f"see {place(error)}") from error
 
 
 def _import(point: schema.EntryPoint) -> ModuleType:
@@ -74,12 +75,25 @@ def _import(point: schema.EntryPoint) -> ModuleType:
     return module
 
 
-def _place(error: Exception) -> str:
-    """File, line and text of the innermost frame."""
+def place(error: BaseException) -> str:
+    """File, line and text of the innermost frame of the user's own code, or of any code where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}, line {frame.lineno}: {frame.line}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not _foreign(f.filename)]
+    installed = [f for f in frames if "/torch/" not in f.filename and not _foreign(f.filename, "site-packages")]
+    found = (own or installed or list(frames))[-1:]
+    return f"{found[0].filename}, line {found[0].lineno}: {found[0].line}" if found else type(error).__name__
+
+
+def _foreign(filename: str, allowed: str | None = None) -> bool:
+    """Whether a file belongs to Python, to this package, or to an installed one."""
+    path = Path(filename)
+    if filename.startswith("<") or path.is_relative_to(Path(__file__).parent):
+        return True
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return allowed is None
+    return path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 @contextmanager

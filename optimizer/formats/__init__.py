@@ -1,1 +1,41 @@
+"""The artifact formats: what is in a directory is looked at, not believed.
 
+Each format is a module with `read(path) -> Signature` and `files(path) -> list[Path]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from optimizer.values import Signature
+
+FORMATS = {
+    "torch": "optimizer.formats.torch",
+    "onnx": "optimizer.formats.onnx",
+    "openvino": "optimizer.formats.openvino",
+}
+
+
+def read(format: str, path: Path) -> Signature:
+    """The signature of the artifact in the directory `path`, taken from its files.
+
+    Raises OptimizerError when a file is missing, or when the model is not structurally valid.
+    """
+    found: Signature = _module(format).read(path)
+    return found
+
+
+def size(format: str, path: Path) -> int:
+    """Bytes that the runtime needs of the artifact in the directory `path`."""
+    module = _module(format)
+    if hasattr(module, "size"):
+        return int(module.size(path))
+    return sum(file.stat().st_size for file in module.files(path))
+
+
+def _module(format: str) -> Any:
+    if format not in FORMATS:
+        raise AssertionError(f"BUG: no artifact format '{format}'")
+    return importlib.import_module(FORMATS[format])

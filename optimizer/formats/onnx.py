@@ -1,0 +1,174 @@
+"""The format `onnx`: `model.onnx`, with `model.onnx.data` beside it when the weights do not fit into one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from optimizer.errors import OptimizerError
+from optimizer.values import DTYPES, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+FILE = "model.onnx"
+DATA = "model.onnx.data"
+EXTERNAL_ABOVE = 1_900_000_000  # bytes; a protobuf message ends at 2 GiB
+ORT_FAULTS = (
+    "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException",
+    "EPFail", "NoModel", "NotFound",
+)  # fmt: skip
+
+Level = Literal["all", "extended", "basic", "none"]
+
+
+def read(path: Path) -> Signature:
+    """The signature of the graph; symbolic dimensions keep their names.
+
+    Raises OptimizerError when a file is missing or damaged, or when the graph breaks ONNX's rules.
+    """
+    model = parse(path / FILE)
+    for name in external_files(model):
+        if not (path / name).is_file():
+            raise OptimizerError(f"{path / FILE} keeps weights in '{name}', which is missing", "copy it beside it")
+    check(path / FILE)
+    return signature(model)
+
+
+def files(path: Path) -> list[Path]:
+    """The model file and its external data."""
+    return [path / FILE, *(path / name for name in external_files(parse(path / FILE)))]
+
+
+def parse(file: Path) -> onnx.ModelProto:
+    """The model message of a file without its external data."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except FileNotFoundError:
+        raise OptimizerError(f"no such model file: {file}", "build it again") from None
+    except DecodeError as error:
+        raise OptimizerError(f"{file} is no ONNX model: {error}", "check the file, it may be truncated") from None
+    if not model.graph.output:
+        raise OptimizerError(f"{file} is no ONNX model: its graph has no outputs", "check the file")
+    return model
+
+
+def check(file: Path) -> None:
+    """Raise OptimizerError when the model in the file breaks a rule of ONNX."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(file))
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())[:400]
+        raise OptimizerError(f"{file} is not valid ONNX: {reason}", "export it again") from None
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """The model of the artifact in the directory `path`, external data included."""
+    import onnx
+
+    return onnx.load(path / FILE)
+
+
+def save(model: onnx.ModelProto, out: Path) -> None:
+    """Write the model into the directory `out`, with external data when one message cannot hold it."""
+    import onnx
+
+    if model.ByteSize() > EXTERNAL_ABOVE:
+        onnx.save(model, out / FILE, save_as_external_data=True, all_tensors_to_one_file=True, location=DATA)
+    else:
+        onnx.save(model, out / FILE)
+
+
+def external_files(model: onnx.ModelProto) -> list[str]:
+    """Names of the files that hold the model's external data, relative to the model file."""
+    found: dict[str, None] = {}
+    for tensor in _tensors(model.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                found[entry.value] = None
+    return list(found)
+
+
+def _tensors(graph: Any) -> Any:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+
+
+def signature(model: onnx.ModelProto) -> Signature:
+    """The named inputs and outputs of a graph; a dimension without size or name is named after its place."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    return Signature(tuple(map(_spec, inputs)), tuple(map(_spec, model.graph.output)))
+
+
+def _spec(value: Any) -> TensorSpec:
+    import onnx
+
+    kind = value.type.tensor_type
+    name = "" if value.type.WhichOneof("value") != "tensor_type" else onnx.TensorProto.DataType.Name(kind.elem_type)
+    dtype = {"float": "float32", "double": "float64"}.get(name.lower(), name.lower())
+    if dtype not in DTYPES:
+        raise OptimizerError(
+            f"'{value.name}' is a {name.lower() or value.type.WhichOneof('value')}, which is no supported tensor type",
+            f"supported: {', '.join(DTYPES)}",
+        )
+    dims = [d.dim_value or d.dim_param or f"{value.name}_{i}" for i, d in enumerate(kind.shape.dim)]
+    return TensorSpec(value.name, dtype, tuple(dims))
+
+
+def inference_session(
+    path: Path,
+    threads: int | None,
+    graph_optimization: Level = "all",
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> onnxruntime.InferenceSession:
+    """A raw ONNX Runtime session on the artifact in the directory `path`.
+
+    `threads`: how many one operator may use; None leaves it to the runtime. Raises OptimizerError when the
+    runtime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about its own optimizations
+    options.graph_optimization_level = _level(onnxruntime, graph_optimization)
+    if threads:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path / FILE), options, providers=list(providers))
+    except ort_faults() as error:
+        reason = " ".join(str(error).split())[:400]
+        raise OptimizerError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {path / FILE}: {reason}",
+            "an operator or type is not supported there; see optc doctor for the installed version",
+        ) from None
+
+
+def ort_faults() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises when it refuses a model or its inputs; its exceptions have no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (*(getattr(state, name) for name in ORT_FAULTS if hasattr(state, name)), ValueError)
+
+
+def _level(onnxruntime: Any, level: Level) -> Any:
+    names = {
+        "all": "ORT_ENABLE_ALL",
+        "extended": "ORT_ENABLE_EXTENDED",
+        "basic": "ORT_ENABLE_BASIC",
+        "none": "ORT_DISABLE_ALL",
+    }
+    return getattr(onnxruntime.GraphOptimizationLevel, names[level])

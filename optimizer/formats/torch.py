@@ -1,0 +1,238 @@
+"""The format `torch`: `module.json`, which says how to rebuild a PyTorch module from the user's own files.
+
+Nothing is pickled and no weight is copied: the record refers to code and weights by absolute path and digest,
+and a file that has changed since is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer import fingerprint, schema, usercode
+from optimizer.errors import OptimizerError
+from optimizer.formats.outputs import flatten
+from optimizer.protocols import Feeds
+from optimizer.values import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+LAYOUT = 1
+FILE = "module.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How to rebuild a module: one of `entry`, `file` and `hf`, and the digests that they had."""
+
+    signature: Signature
+    entry: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    file: str | None = None
+    hf: str | None = None
+    task: str | None = None
+    dims: dict[str, tuple[int, int]] = field(default_factory=dict)  # smallest and largest size to support
+    seed: int = 0  # of weights that the entry's callable draws
+    digests: dict[str, str] = field(default_factory=dict)
+    bytes: int = 0  # parameters and buffers
+    layout: int = LAYOUT
+
+    @property
+    def origin(self) -> str:
+        """The model in the user's words, for messages."""
+        return str(self.entry or self.file or self.hf)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A rebuilt module in eval mode. `select` picks the outputs that count, given raw outputs and inputs."""
+
+    module: nn.Module
+    keywords: bool  # inputs go in by name
+    select: Callable[[Any, Mapping[str, torch.Tensor]], Any] | None = None
+
+
+class TorchModel:
+    """A PyTorch module with named, flat inputs and outputs."""
+
+    def __init__(self, built: Built, record: Record) -> None:
+        self.built, self.record = built, record
+        self.signature = record.signature
+        self.module = built.module
+
+    def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once in inference mode: input name -> array, output name -> array.
+
+        Raises OptimizerError when an input does not fit the signature, and for whatever forward raises.
+        """
+        import torch
+
+        tensors = {spec.name: as_tensor(spec, feeds) for spec in self.signature.inputs}
+        with torch.inference_mode():
+            outputs = self.run(tensors)
+        names = [spec.name for spec in self.signature.outputs]
+        if len(outputs) != len(names):
+            raise OptimizerError(
+                f"{self.record.origin}: forward returned {len(outputs)} tensors, before it returned {len(names)}",
+                "the number of outputs must not depend on the input",
+            )
+        return {name: as_array(tensor) for name, (_, tensor) in zip(names, outputs, strict=True)}
+
+    def run(self, tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+        """The flat outputs with the names that their structure gives them."""
+        try:
+            return flat_outputs(self.built, tensors)
+        except OptimizerError:
+            raise
+        except Exception as error:  # forward is user code and raises what it likes; it is the user's to mend
+            shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in tensors.items())
+            raise OptimizerError(
+                f"{self.record.origin}: forward raised {type(error).__name__} on {shapes}: {error}",
+                f"see {usercode.place(error)}",
+            ) from error
+
+    def exportable(self) -> nn.Module:
+        """The module with flat tensor inputs and outputs, in the order of the signature, for an exporter."""
+        return _flat_module(self.built, [spec.name for spec in self.signature.inputs])
+
+
+def write(record: Record, out: Path) -> None:
+    """Write `module.json` into the directory `out`."""
+    (out / FILE).write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+
+
+def load_record(path: Path) -> Record:
+    """The record in the directory `path`; raises OptimizerError when there is none that this version reads."""
+    try:
+        return schema.decode(Record, json.loads((path / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise OptimizerError(f"{path} is no torch artifact: {reason}", "build it again") from None
+
+
+def read(path: Path) -> Signature:
+    """The signature of the module, once its files are seen to be there."""
+    record = load_record(path)
+    for file in referred(record).values():
+        if not file.exists():
+            raise _moved(record, file, "is gone")
+    return record.signature
+
+
+def files(path: Path) -> list[Path]:
+    """The files that the module is rebuilt from."""
+    return [path / FILE, *referred(load_record(path)).values()]
+
+
+def size(path: Path) -> int:
+    """Bytes of parameters and buffers, whatever the file that they come in."""
+    return load_record(path).bytes
+
+
+def referred(record: Record) -> dict[str, Path]:
+    """The user's files by what they are; an entry in an installed module is none of them."""
+    entry = schema.parse_entry(record.entry, Path.cwd()).path if record.entry else None
+    found = {"entry": entry, "weights": record.weights, "file": record.file, "hf": record.hf}
+    return {name: Path(file) for name, file in found.items() if file}
+
+
+def digests(record: Record) -> dict[str, str]:
+    """The digests that the user's files and code have now."""
+    found = {name: fingerprint.of_path(file) for name, file in referred(record).items() if name != "entry"}
+    if record.entry:
+        found["entry"] = schema.parse_entry(record.entry, Path.cwd()).digest()
+    return found
+
+
+def open_model(path: Path) -> TorchModel:
+    """The module of the artifact in the directory `path`, in eval mode on the CPU.
+
+    Raises OptimizerError when a file is gone or has changed since the artifact was made.
+    """
+    from optimizer.formats import modules
+
+    read(path)
+    record = load_record(path)
+    now = digests(record)
+    for name, digest in record.digests.items():
+        if now.get(name) != digest:
+            raise _moved(record, referred(record).get(name, Path(record.origin)), "has changed since it was loaded")
+    return TorchModel(modules.build(record), record)
+
+
+def _moved(record: Record, file: Path, what: str) -> OptimizerError:
+    return OptimizerError(f"{record.origin}: {file} {what}", "run the build again: it loads the model anew")
+
+
+def flat_outputs(built: Built, tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+    """One forward of the module on named inputs."""
+    import torch
+
+    found = built.module(**tensors) if built.keywords else built.module(*tensors.values())
+    if built.select:
+        found = built.select(found, tensors)
+    return flatten(found, lambda value: isinstance(value, torch.Tensor))
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's values; bfloat16, which numpy lacks, as float32."""
+    import torch
+
+    tensor = tensor.detach()
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return np.asarray(wide.resolve_conj().numpy())
+
+
+def as_tensor(spec: TensorSpec, feeds: Feeds) -> torch.Tensor:
+    """The array of an input as a tensor; raises OptimizerError when it is missing or does not fit the input."""
+    import torch
+
+    array = feeds.get(spec.name)
+    if array is None:
+        raise OptimizerError(
+            f"the model's input '{spec.name}' was not given; given: {', '.join(feeds) or 'none'}",
+            "name the data's column as the input, or map it: data.inputs",
+        )
+    wanted = "float32" if spec.dtype == "bfloat16" else spec.dtype
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
+    )
+    if array.dtype.name != wanted or not fits:
+        raise OptimizerError(
+            f"the input '{spec.name}' is {array.dtype.name}{list(array.shape)}, the model takes {spec}",
+            "change the data's transforms, or the model's inputs in the recipe",
+        )
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.to(torch.bfloat16) if spec.dtype == "bfloat16" else tensor
+
+
+def _flat_module(built: Built, names: list[str]) -> nn.Module:
+    """A module around `built` whose forward takes and returns plain tensors.
+
+    It shares the inner module's tables of parameters, buffers and children instead of holding it as a child,
+    so that every weight keeps its name in the exported graph.
+    """
+    import torch
+    from torch import nn
+
+    class Flat(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            named = dict(zip(names, tensors, strict=True))
+            return tuple(tensor for _, tensor in flat_outputs(built, named))
+
+    flat = Flat()
+    if isinstance(built.module, torch.jit.ScriptModule):
+        flat.add_module("model", built.module)
+    else:
+        for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            flat.__dict__[table] = built.module.__dict__[table]
+    flat.training = False  # not eval(): the modules of exported programs refuse it
+    return flat
