@@ -139,7 +139,9 @@ def intervals(
     scale = _fitted(ends if log else _clipped(ends, anchors), anchors, log)
     origin = (Mark("origin", scale.at(reference[0])),) if reference else ()
     rows = [_row(d, origin if d.origin else _interval_marks(d, scale)) for d in data]
-    return _chart(title, caption, unit, rows, scale, _lines(scale, reference, limits))
+    beyond = any(mark.kind in ("over", "under") for row in rows for mark in row.marks)
+    legend = (("over", "beyond the scale"),) if beyond else ()
+    return _chart(title, caption, unit, rows, scale, _lines(scale, reference, limits), legend)
 
 
 def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Limit] = ()) -> Chart | None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from optimizer import console
 from optimizer.report import headline, numerals, templates
-from optimizer.report.index import index
+from optimizer.report.index import Index, Setting, index
 from optimizer.report.page import ORDER, date, machine_facts
 from optimizer.report.results import results
-from optimizer.values import Run
+from optimizer.values import Candidate, Run
 
 ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖"}
+COLUMNS = (
+    ("latency.p50", "absolute"),
+    ("latency.p95", "absolute"),
+    ("latency.p50", "speedup"),
+    ("throughput", "absolute"),
+)
 
 
 def markdown(run: Run) -> str:
     """The Markdown of a run: verdict, gates, results, latency at every setting, environment."""
     found = index(run)
     timed = [
-        (setting, c, [numerals.full(found.get(c.name, m, r, setting)) for m, r in _COLUMNS])
+        (setting, c, [_cell(found, c, metric, relation, setting) for metric, relation in COLUMNS])
         for setting in found.settings[1:]
         for c in found.built()
     ]
@@ -38,9 +44,6 @@ def markdown(run: Run) -> str:
     )
 
 
-_COLUMNS = (
-    ("latency.p50", "absolute"),
-    ("latency.p95", "absolute"),
-    ("latency.p50", "speedup"),
-    ("throughput", "absolute"),
-)
+def _cell(found: Index, c: Candidate, metric: str, relation: str, setting: Setting) -> str:
+    m = found.get(c.name, metric, relation, setting)
+    return "baseline" if m is None and relation != "absolute" and found.is_baseline(c) else numerals.full(m)
