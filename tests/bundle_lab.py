@@ -16,7 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizer import bundle, fingerprint, registry
 from optimizer.schema import Strict
 from optimizer.values import (
-    RUN_SCHEMA, Artifact, Candidate, DataRecord, Machine, Measurement, Run, Signature, StepRecord, TensorSpec, Verdict,
+    RUN_SCHEMA,
+    Artifact,
+    Candidate,
+    DataRecord,
+    Machine,
+    Measurement,
+    Run,
+    Signature,
+    StepRecord,
+    TensorSpec,
+    Verdict,
 )  # fmt: skip
 
 KEY = "k" * 64

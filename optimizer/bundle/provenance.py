@@ -12,7 +12,10 @@ from optimizer.errors import OptimizerError
 from optimizer.values import Artifact, Candidate, Measurement, Run, Verdict
 
 # What looks like a local path of two parts or more. What stands behind '//' is an address.
-LOCAL = re.compile(r"(?<![\w.:/~-])(~|[A-Za-z]:)?[/\\]([^\s/\\'\",;:()<>]+)[/\\]((?:[^\s/\\'\",;:()<>]+[/\\])*)([^\s/\\'\",;:()<>]+)")
+PART = r"[^\s/\\'\",;:()<>]+"
+LOCAL = re.compile(rf"(?<![\w.:/~-])(~|[A-Za-z]:)?[/\\]({PART})[/\\](?:{PART}[/\\])*({PART})")
+
+
 def portable(value: Any) -> Any:
     """A JSON value that says the same on every machine: a local path is cut down to its last name.
 
@@ -33,7 +36,7 @@ def _without_paths(text: str) -> str:
     whole = re.fullmatch(r"(~|[A-Za-z]:)?[/\\]([^/\\\n]+)(?:[/\\][^\n]*)?", text)
     if whole and _is_local(whole[1], whole[2]):
         return re.split(r"[/\\]", text.rstrip("/\\"))[-1]  # nothing but a path, perhaps with spaces in it
-    return LOCAL.sub(lambda m: m[0] if not _is_local(m[1], m[2]) else m[4], text)
+    return LOCAL.sub(lambda m: m[0] if not _is_local(m[1], m[2]) else m[3], text)
 
 
 def _is_local(anchor: str | None, first: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer import equivalence, registry, schema
-from optimizer.bundle import samples
+from optimizer.bundle import runner, samples
 from optimizer.bundle.manifest import Manifest
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Feeds
@@ -33,7 +33,13 @@ def replay(manifest: Manifest, folder: Path) -> Replayed:
     """
     runtime = manifest.runtime
     start = time.perf_counter()
+    runner.runner(manifest.target)  # only runtimes that run data: never a format that would run the bundle's code
     plugin = registry.load("targets", manifest.target)
+    if manifest.format != plugin.PRODUCES:
+        raise OptimizerError(
+            f"{manifest.bundle}: the target '{manifest.target}' does not open the format '{manifest.format}'",
+            "do not use the bundle; get it again from where it was built",
+        )
     reason = plugin.probe()
     if reason:
         raise OptimizerError(

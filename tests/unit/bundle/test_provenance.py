@@ -62,7 +62,9 @@ def test_steps_leave_out_what_differs_between_equal_builds(tmp_path: Path) -> No
 def test_only_the_candidates_own_finite_numbers(tmp_path: Path) -> None:
     record = run(artifact(tmp_path))
     odd = dataclasses.replace(record.measurements[0], value=math.nan)
-    found = provenance.measurements(dataclasses.replace(record, measurements=(*record.measurements, odd)), "fp32@onnxruntime")
+    found = provenance.measurements(
+        dataclasses.replace(record, measurements=(*record.measurements, odd)), "fp32@onnxruntime"
+    )
     assert [m.metric for m in found] == ["latency.p50", "size"]
 
 
