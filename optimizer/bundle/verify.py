@@ -42,15 +42,25 @@ def verify(path: Path, *, run_samples: bool = True, progress: Advance = lambda d
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         if path.is_dir():
-            manifest, folder = _folder(path, progress), path
+            folder = path
         else:
-            unpacked = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-verify-")))
-            manifest = _archive(path, unpacked if run_samples else None, progress)
-            folder = unpacked
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-verify-")))
+        manifest = _check(path, folder if run_samples else None, progress)
         seconds = time.perf_counter() - start
         replayed = replay.replay(manifest, folder) if run_samples else None
     findings = [*_findings(manifest), *(replayed.findings if replayed else ())]
     return VerifyResult(manifest, seconds, replayed, tuple(findings))
+
+
+def _check(path: Path, into: Path | None, progress: Advance) -> Manifest:
+    """The manifest of a bundle whose every byte is as packed; an archive is unpacked into `into`, if given."""
+    try:
+        return _folder(path, progress) if path.is_dir() else _archive(path, into, progress)
+    except OSError as error:
+        raise OptimizerError(
+            f"cannot check {path}: {error.strerror}: {error.filename}",
+            "check its permissions, and the free space in the folder for temporary files (TMPDIR)",
+        ) from error
 
 
 def _folder(root: Path, progress: Advance) -> Manifest:
@@ -101,7 +111,7 @@ def _cache_hint(name: str) -> str:
 
 
 def _raise(error: OSError) -> None:
-    raise OptimizerError(f"cannot read {error.filename}: {error.strerror}", "check its permissions") from None
+    raise error  # os.walk would leave out what it cannot read
 
 
 def _strays(root: Path, manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from bundle_lab import packed
 
-from optimizer import bundle
+from optimizer import bundle, fingerprint
 from optimizer.bundle import archive as archives
 from optimizer.bundle import reading, samples
 from optimizer.bundle.manifest import FileRecord, decode, encode, seal
@@ -372,3 +372,15 @@ def test_samples_that_are_not_the_models_inputs(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(encode(seal(manifest.model_copy(update={"files": files}))))
     with pytest.raises(OptimizerError, match="holds picture, the model takes image"):
         bundle.verify(folder)
+
+
+def test_what_cannot_be_read_is_no_bug(folder: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", "run.py")
+
+    monkeypatch.setattr(fingerprint, "of_file", unreadable)
+    with pytest.raises(OptimizerError, match=r"cannot check .*: Permission denied: run\.py"):
+        bundle.verify(folder)
+    monkeypatch.setattr(Path, "mkdir", unreadable)
+    with pytest.raises(OptimizerError, match="Permission denied"):
+        bundle.verify(archive)
