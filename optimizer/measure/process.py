@@ -161,7 +161,7 @@ def _ending(code: int) -> str:
 def _advice(code: int) -> str:
     if code == -signal.SIGKILL:
         return "probably out of memory: measure fewer variants or a smaller batch at a time"
-    return "the artifact cannot run on this target here: optc doctor shows what is usable, -v shows the whole story"
+    return "the artifact does not run on this target here; optc doctor shows what is usable"
 
 
 def _close(stream: IO[bytes] | None) -> None:
