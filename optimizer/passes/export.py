@@ -1,0 +1,234 @@
+"""export: torch -> onnx by torch.onnx.export, verified before it counts, with a second exporter to fall back on."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from optimizer import formats
+from optimizer.errors import OptimizerError
+from optimizer.formats import onnx as onnx_format
+from optimizer.formats import onnx_names
+from optimizer.formats.feeds import synthetic_feeds
+from optimizer.formats.quiet import quiet
+from optimizer.formats.torch import TorchModel, as_tensor, open_model
+from optimizer.passes.export_faults import Fault, explain, frozen_decisions
+from optimizer.protocols import Context, Feeds
+from optimizer.schema import Strict
+from optimizer.values import Artifact, Signature
+
+if TYPE_CHECKING:
+    import onnx_ir
+    import torch
+
+VERSION = 1
+CONSUMES = ("torch",)
+PRODUCES = "onnx"
+TOOLS = ("torch", "onnx", "onnxscript")
+DATA: tuple[str, ...] = ()
+SCHEMED = False
+LIMIT = 1e-4
+
+EXPORTERS = {"auto": ("dynamo", "torchscript"), "dynamo": ("dynamo",), "torchscript": ("torchscript",)}
+# What exporters raise: they run the user's forward on stand-ins for tensors, and fail in as many ways.
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
+
+
+class Options(Strict):
+    """How a module becomes an ONNX graph."""
+
+    opset: int = Field(18, ge=13, le=23, description="ONNX operator set; 18 is what every runtime and quantizer takes")
+    exporter: Literal["auto", "dynamo", "torchscript"] = Field(
+        "auto", description="auto: torch.export first, then the TorchScript tracer"
+    )
+    tolerance: float = Field(
+        1e-4, gt=0, description="largest difference from eager, relative to an output's largest value"
+    )
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Write `model.onnx`, from the first exporter whose graph is valid, loads, and agrees with eager.
+
+    Raises OptimizerError with every exporter's reason when none does: nothing unverified is kept.
+    """
+    faults: list[Fault] = []
+    for exporter in EXPORTERS[options.exporter]:
+        fault = _attempt(exporter, source, options, ctx, out)
+        if fault is None:
+            ctx.note("exporter", exporter)
+            ctx.note("opset", options.opset)
+            return
+        faults.append(fault)
+        ctx.note(f"failed.{exporter}", fault.reason)
+        _clear(out)
+        if fault.kind == "control flow":
+            break  # a tracer would write down one branch, and be right on the samples only
+    raise _refusal(faults, options)
+
+
+def _attempt(exporter: str, source: Artifact, options: Options, ctx: Context, out: Path) -> Fault | None:
+    """Export with one exporter into `out`; None when the result holds, else why not."""
+    with quiet() as chatter:
+        try:
+            _export(exporter, open_model(source.path), options, ctx, out)
+            fault = None
+        except OptimizerError as error:
+            fault = Fault(exporter, "result", error.message)
+        except FAULTS as error:
+            fault = explain(exporter, error)
+    if fault is None and exporter == "torchscript":
+        fault = _frozen(chatter.getvalue(), options, ctx)
+    if fault is not None:
+        ctx.note(f"chatter.{exporter}", chatter.getvalue()[-2000:])
+        return fault
+    return _verify(exporter, ctx, out)
+
+
+def _frozen(chatter: str, options: Options, ctx: Context) -> Fault | None:
+    """A decision that the tracer took once and for all is accepted only from a user who asked for the tracer."""
+    places = frozen_decisions(chatter)
+    if not places:
+        return None
+    listed = "; ".join(places[:3])
+    if options.exporter == "torchscript":
+        ctx.warn(f"the tracer fixed {len(places)} decisions of the Python code as they fell for one input: {listed}")
+        return None
+    return Fault("torchscript", "control flow", f"the tracer would fix a decision of the Python code, at {listed}")
+
+
+def _verify(exporter: str, ctx: Context, out: Path) -> Fault | None:
+    """Valid ONNX, loadable, and equal to eager on the samples at every batch size."""
+    try:
+        if ctx.check is None:
+            formats.read("onnx", out)
+            onnx_format.inference_session(out, ctx.threads)
+            return None
+        check = ctx.check(out)
+    except OptimizerError as error:
+        return Fault(exporter, "result", error.message)
+    return Fault(exporter, "result", str(check.reason)) if check.outcome == "fail" else None
+
+
+def _export(exporter: str, model: TorchModel, options: Options, ctx: Context, out: Path) -> None:
+    import torch
+
+    feeds = ctx.samples[0] if ctx.samples else _made(model, ctx.seed)
+    args = tuple(as_tensor(spec, feeds) for spec in model.signature.inputs)
+    call: Callable[..., onnx_ir.Model] = _dynamo if exporter == "dynamo" else _torchscript
+    with torch.no_grad():
+        graph = call(model, args, options)
+    renamed = onnx_names.apply(graph, model.signature)
+    if renamed:
+        ctx.note("renamed", renamed)
+    onnx_names.strip_metadata(graph.graph)
+    opset = graph.opset_imports.get("")
+    if opset != options.opset:
+        ctx.warn(f"the graph keeps opset {opset}: it could not be converted to {options.opset}")
+    _save(graph, out)
+
+
+def _made(model: TorchModel, seed: int) -> Feeds:
+    """Inputs of batch 2, everything else at the smallest size of 8 or more that is supported."""
+    signature, dims = model.signature, model.record.dims
+    sizes = {s: min(max(8, dims.get(s, (1, 8))[0]), dims.get(s, (1, 8))[1]) for s in signature.symbols()}
+    batch = signature.batch_symbol()
+    return synthetic_feeds(signature, {**sizes, **({batch: 2} if batch else {})}, seed)
+
+
+def _dynamo(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options) -> onnx_ir.Model:
+    import torch
+
+    program: Any = torch.onnx.export(
+        model.exportable(),
+        args,
+        dynamo=True,
+        opset_version=options.opset,
+        dynamic_shapes=(_dynamic_shapes(model),) if model.signature.symbols() else None,
+        verbose=False,
+    )
+    found: onnx_ir.Model = program.model
+    return found
+
+
+def _dynamic_shapes(model: TorchModel) -> tuple[dict[int, Any], ...]:
+    """Per input: axis -> torch.export.Dim; equal names are one dimension."""
+    import torch
+
+    dims: dict[str, Any] = {}
+    for name in model.signature.symbols():
+        low, high = model.record.dims.get(name, (None, None))
+        dims[name] = torch.export.Dim(name, min=low, max=high)
+    return tuple(
+        {axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in model.signature.inputs
+    )
+
+
+def _torchscript(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options) -> onnx_ir.Model:
+    import onnx_ir
+    import torch
+
+    signature = model.signature
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        file = Path(folder) / "traced.onnx"
+        torch.onnx.export(
+            model.exportable(),
+            args,
+            str(file),
+            dynamo=False,
+            opset_version=options.opset,
+            input_names=[f"input_{i}" for i in range(len(signature.inputs))],
+            output_names=[f"result_{i}" for i in range(len(signature.outputs))],
+            dynamic_axes=_dynamic_axes(signature),
+            verbose=False,
+        )
+        graph = onnx_ir.load(file)
+        onnx_ir.external_data.load_to_model(graph)  # the folder is about to go
+        return graph
+
+
+def _dynamic_axes(signature: Signature) -> dict[str, dict[int, str]]:
+    pairs = [
+        *((f"input_{i}", spec) for i, spec in enumerate(signature.inputs)),
+        *((f"result_{i}", spec) for i, spec in enumerate(signature.outputs)),
+    ]
+    axes = {name: {i: d for i, d in enumerate(spec.shape) if isinstance(d, str)} for name, spec in pairs}
+    return {name: dims for name, dims in axes.items() if dims}
+
+
+def _save(graph: onnx_ir.Model, out: Path) -> None:
+    import onnx_ir
+
+    weights = [v.const_value for v in graph.graph.initializers.values() if v.const_value is not None]
+    large = sum(tensor.nbytes for tensor in weights) > onnx_format.EXTERNAL_ABOVE
+    onnx_ir.save(graph, out / onnx_format.FILE, external_data=onnx_format.DATA if large else None)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _refusal(faults: list[Fault], options: Options) -> OptimizerError:
+    kinds = {fault.kind for fault in faults}
+    if "control flow" in kinds:
+        hint = (
+            "take the decision out of forward, express it with torch.where or torch.cond, or, when it depends on "
+            "shapes alone, set export: {exporter: torchscript}"
+        )
+    elif "operator" in kinds:
+        hint = "replace the operator in the model, or try another operator set: export: {opset: 20}"
+    elif kinds == {"result"}:
+        hint = f"outputs must agree with eager within {options.tolerance:g}; export: {{tolerance: ...}} changes that"
+    else:
+        hint = "see the reasons; a simpler forward exports best"
+    reasons = "; ".join(str(fault) for fault in faults)
+    return OptimizerError(f"the model cannot be exported to ONNX ({reasons})", hint)

@@ -1,0 +1,86 @@
+"""simplify: onnx -> onnx through onnxslim, taken back when the result is not the same model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pydantic import Field
+
+from optimizer import formats
+from optimizer.errors import OptimizerError
+from optimizer.formats import onnx as onnx_format
+from optimizer.formats.quiet import quiet
+from optimizer.protocols import Context
+from optimizer.schema import Strict
+from optimizer.values import Artifact
+
+VERSION = 1
+CONSUMES = ("onnx",)
+PRODUCES = "onnx"
+TOOLS = ("onnxslim", "onnx")
+DATA: tuple[str, ...] = ()
+SCHEMED = False
+LIMIT = 1e-4
+
+# What onnxslim raises on graphs that it does not expect, none of them documented.
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
+
+
+class Options(Strict):
+    """How far the simplified model may lie from its source."""
+
+    tolerance: float = Field(
+        1e-4, gt=0, description="largest difference from the source, relative to an output's largest value"
+    )
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # read by the executor
+    """Write a simplified `model.onnx`; the source's own files, with a warning, when that fails or changes results."""
+    reason = _simplify(source.path, out) or _changed(ctx, out)
+    if reason is None:
+        before, after = (len(onnx_format.parse(path / onnx_format.FILE).graph.node) for path in (source.path, out))
+        ctx.note("nodes", {"before": before, "after": after})
+        return
+    ctx.warn(f"simplification was taken back: {reason}")
+    ctx.note("rolled_back", reason)
+    for file in out.iterdir():
+        file.unlink()
+    for file in onnx_format.files(source.path):
+        _link(file, out / file.relative_to(source.path))
+
+
+def _simplify(source: Path, out: Path) -> str | None:
+    """Simplify into `out`; the reason when that cannot be done."""
+    import onnx
+    import onnxslim
+
+    try:
+        with quiet():
+            model = onnxslim.slim(onnx_format.load(source))
+        onnx_format.save(model, out)
+        formats.read("onnx", out)
+    except OptimizerError as error:
+        return error.message
+    except (*FAULTS, onnx.checker.ValidationError) as error:
+        return f"onnxslim failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    return None
+
+
+def _changed(ctx: Context, out: Path) -> str | None:
+    """What the comparison with the source says against the result."""
+    if ctx.check is None:
+        return None
+    try:
+        check = ctx.check(out)
+    except OptimizerError as error:
+        return error.message
+    return check.reason if check.outcome == "fail" else None
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system
+        shutil.copyfile(file, target)
