@@ -131,6 +131,10 @@ class Metric(Protocol):
 
     `AGAINST` "labels": `examples` sees labels. `AGAINST` "baseline": rows are compared with the baseline's rows
     of the same examples by `compare`, whose result is summarized.
+
+    Optional: `weighted(rows, counts) -> values` summarizes many bootstrap resamples at once, `counts` (resamples,
+    examples) saying how often each example was drawn; and options named `unit` and `better` take the place of
+    UNIT and BETTER.
     """
 
     UNIT: str  # "%" (summaries are then in 0..100), or ""
