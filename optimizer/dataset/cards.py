@@ -35,7 +35,7 @@ def resolve(ref: DataSpec | DataRef, base: Path) -> DataSpec:
     if Path(text).suffix in FILE_SOURCES or text.startswith(PATH_STARTS) or text.endswith("/"):
         return _ad_hoc(text, base)
     card, _, split = text.rpartition("/")
-    return _from_card(_shipped(card or text, text), split if card else "", text)
+    return _from_card(_shipped(card or text, text, base), split if card else "", text)
 
 
 def digest(spec: DataSpec) -> str:
@@ -76,12 +76,15 @@ def splits(card: Path) -> list[str]:
     return list(_splits(recipe.read_yaml(card), card))
 
 
-def _shipped(card: str, reference: str) -> Path:
+def _shipped(card: str, reference: str, base: Path) -> Path:
     if card not in shipped():
+        fault = unknown("card", card, shipped(), where="the shipped cards").message
+        here = (base / reference).is_dir()
+        spellings = (
+            "card/split is shipped, mine.yaml#split your own card, data.npz a file, ./folder/ a folder of pictures"
+        )
         raise OptimizerError(
-            f"data '{reference}': {unknown('card', card, shipped(), where='the shipped cards').message}",
-            "a shipped data set is written card/split; a card of your own mine.yaml#split; "
-            "a folder ./folder/; a file data.npz",
+            f"data '{reference}': {fault}", f"a folder is written ./{reference}/" if here else spellings
         )
     return content.root("calibration") / f"{card}.yaml"
 
@@ -104,9 +107,10 @@ def _from_card(card: Path, split: str, reference: str) -> DataSpec:
     known = _splits(document, card)
     shared = {k: v for k, v in document.items() if k != "splits"}
     if known and not split:
-        listed = ", ".join(known)
+        mark = "#" if reference.endswith(CARD_SUFFIXES) else "/"
         raise OptimizerError(
-            f"data '{reference}': say which split of {card.name}; available: {listed}", f"e.g. {next(iter(known))}"
+            f"data '{reference}': say which split of {card.name}; available: {', '.join(known)}",
+            f"for example {reference}{mark}{next(iter(known))}",
         )
     if split and split not in known:
         raise unknown("split", split, known, where=str(card))

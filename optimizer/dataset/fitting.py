@@ -218,5 +218,9 @@ def _shape_hint(column: str, found: tuple[int, ...], wanted: tuple[int | str, ..
     if len(found) == len(wanted) == 1:
         return f"the length is fixed: tokenize with length: {wanted[0]}, or pad column '{column}' to it"
     if len(found) == len(wanted) == 3:
-        return f"add the transform resize: {{column: {column}, size: ...}} before layout"
+        first = found[-1] == wanted[0] and found[0] != wanted[0]  # channels still last, wanted first
+        sides = wanted[1:] if found[0] == wanted[0] or first else wanted[:2]
+        size = f"size: [{', '.join(map(str, sides))}]"
+        after = f" and layout: {{column: {column}, to: chw}}" if first else ", before layout"
+        return f"add the transform resize: {{column: {column}, {size}}}{after}"
     return f"reshape column '{column}', or say in 'inputs' which column feeds the input"

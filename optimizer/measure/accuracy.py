@@ -104,8 +104,9 @@ class _Taker:
             how: dict[str, Any] = {"interval": "Wilson score, 95 %"}
         else:
             low, high = statistics.bootstrap(rows, self.metric.summarize, self.seed, weighted=self.weighted)
-            # Rows without spread do not prove perfection: n of them can miss a share `unseen` of bad ones.
-            slack = statistics.unseen(len(rows)) * abs(value)
+            # Classes that n examples all got right do not prove perfection: they can miss a share `unseen` of bad
+            # ones. Numbers (a cosine, a correlation) show by their own spread how far the next one may lie.
+            slack = statistics.unseen(len(rows)) * abs(value) if self.unit == "%" else 0.0
             low, high = (min(low, value - slack), high) if self.better == "higher" else (low, max(high, value + slack))
             how = self._bootstrapped("percentile bootstrap, 95 %")
         return self._measurement("absolute", value, low, high, len(rows), self.unit, self.better, against, how)

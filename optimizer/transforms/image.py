@@ -43,7 +43,7 @@ def decode(example: Example, options: DecodeOptions) -> Example:
     import io
 
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     data = value(example, options.column)
     if not isinstance(data, bytes):
@@ -55,8 +55,9 @@ def decode(example: Example, options: DecodeOptions) -> Example:
         picture = Image.open(io.BytesIO(data))
         picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise OptimizerError(
-            f"column '{options.column}' holds no readable picture ({len(data)} bytes): {error}", "repair or remove it"
+            f"column '{options.column}' holds no readable picture ({len(data)} bytes): {reason}", "repair or remove it"
         ) from None
     if picture.mode.startswith(("I", "F")):  # a plain convert would clip 16-bit values at 255
         raise OptimizerError(

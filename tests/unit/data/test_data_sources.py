@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,11 @@ def test_edited_user_code_is_loaded_again(tmp_path: Path) -> None:
     assert rows("python", tmp_path, entry="data.py:f")[0] == {"x": 1}
     (tmp_path / "data.py").write_text("def f(): return [{'x': 22}]\n")
     assert rows("python", tmp_path, entry="data.py:f")[0] == {"x": 22}
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(OptimizerError, match="needs the package 'pyarrow'") as caught:
+        rows("parquet", tmp_path, path="d.parquet")
+    assert caught.value.hint == "pip install 'optc[data]'"

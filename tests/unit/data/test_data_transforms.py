@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,11 @@ def test_a_bundle_gets_portable_json_and_the_files(tmp_path: Path) -> None:
     assert described[0]["tokenize"]["tokenizer"] == "tokenizer.json" and described[0]["tokenize"]["max_length"] == 8
     assert described[1] == {"rescale": {"column": "image"}}
     assert transforms.files(spec) == [path]
+
+
+def test_a_missing_tokenizer_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(write_tokenizer(tmp_path))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(OptimizerError, match="needs the package 'tokenizers'") as caught:
+        run({"text": "cat"}, {"tokenize": {"tokenizer": path}})
+    assert caught.value.hint == "pip install 'optc[hf]'"
