@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
+from optimizer import gates
+from optimizer.errors import OptimizerError
 from optimizer.report.charts import Limit
 from optimizer.values import Run
 
-GATE = re.compile(
-    r"(?P<metric>[\w.]+)\s+(?:(?P<relation>drop|speedup|ratio)\s*)?(?P<sign><=|>=|<|>)\s*(?P<value>\d+(?:\.\d+)?)"
-    r"\s*(?P<unit>pp|%|x|ms)?"
-)
-
 
 def limits(run: Run, metric: str, relation: str) -> list[Limit]:
-    """The limits that gates of the run set on a quantity, each once; a gate of another form draws nothing."""
+    """The limits that gates for all candidates set on a quantity, each once.
+
+    A gate for one variant, target or batch size is left to the table of gates: its line would stand for all rows.
+    """
     found = {}
-    for text in dict.fromkeys(v.gate for v in run.verdicts):
-        gate = GATE.match(text)
-        if gate and gate["metric"] == metric and (gate["relation"] or "absolute") == relation:
-            found[text] = Limit(float(gate["value"]), gate["sign"].startswith("<"), text)
+    for text in dict.fromkeys(verdict.gate for verdict in run.verdicts):
+        try:
+            gate = gates.parse(text)
+        except OptimizerError:  # a run record from elsewhere may say anything
+            continue
+        narrowed = gate.variant or gate.target or gate.batch
+        if gate.metric == metric and gate.relation == relation and not narrowed:
+            found[text] = Limit(gate.threshold, gate.below, text)
     return list(found.values())
