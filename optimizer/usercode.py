@@ -81,18 +81,18 @@ def place(error: BaseException) -> str:
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not _foreign(f.filename)]
-    installed = [f for f in frames if "/torch/" not in f.filename and not _foreign(f.filename, "site-packages")]
-    found = (own or installed or list(frames))[-1:]
-    return f"{found[0].filename}, line {found[0].lineno}: {found[0].line}" if found else type(error).__name__
+    installed = [f for f in frames if "/torch/" not in f.filename and not _foreign(f.filename, installed=True)]
+    found = (own or installed)[-1:]
+    return f"{found[0].filename}, line {found[0].lineno}: {found[0].line}" if found else "its definition"
 
 
-def _foreign(filename: str, allowed: str | None = None) -> bool:
-    """Whether a file belongs to Python, to this package, or to an installed one."""
+def _foreign(filename: str, installed: bool = False) -> bool:
+    """Whether a file belongs to Python, to this package, or (unless `installed`) to an installed one."""
     path = Path(filename)
     if filename.startswith("<") or path.is_relative_to(Path(__file__).parent):
         return True
     if {"site-packages", "dist-packages"} & set(path.parts):
-        return allowed is None
+        return not installed
     return path.is_relative_to(sysconfig.get_path("stdlib"))
 
 

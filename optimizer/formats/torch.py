@@ -50,6 +50,11 @@ class Record:
         """The model in the user's words, for messages."""
         return str(self.entry or self.file or self.hf)
 
+    @property
+    def scripted(self) -> bool:
+        """Whether the module is a TorchScript archive: compiled code that no tracer of Python sees into."""
+        return self.file is not None and not self.file.endswith(".pt2")
+
 
 @dataclass(frozen=True)
 class Built:
@@ -101,6 +106,8 @@ class TorchModel:
 
     def exportable(self) -> nn.Module:
         """The module with flat tensor inputs and outputs, in the order of the signature, for an exporter."""
+        if self.record.scripted:
+            return self.module  # compiled: it cannot be called from within another trace
         return _flat_module(self.built, [spec.name for spec in self.signature.inputs])
 
 
@@ -220,19 +227,15 @@ def _flat_module(built: Built, names: list[str]) -> nn.Module:
     It shares the inner module's tables of parameters, buffers and children instead of holding it as a child,
     so that every weight keeps its name in the exported graph.
     """
-    import torch
     from torch import nn
 
     class Flat(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
-        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def forward(self, *tensors: Any) -> tuple[Any, ...]:
             named = dict(zip(names, tensors, strict=True))
             return tuple(tensor for _, tensor in flat_outputs(built, named))
 
     flat = Flat()
-    if isinstance(built.module, torch.jit.ScriptModule):
-        flat.add_module("model", built.module)
-    else:
-        for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            flat.__dict__[table] = built.module.__dict__[table]
+    for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        flat.__dict__[table] = built.module.__dict__[table]
     flat.training = False  # not eval(): the modules of exported programs refuse it
     return flat

@@ -16,7 +16,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_names
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.formats.quiet import quiet
-from optimizer.formats.torch import TorchModel, as_tensor, open_model
+from optimizer.formats.torch import TorchModel, as_tensor, load_record, open_model
 from optimizer.passes.export_faults import Fault, explain, frozen_decisions
 from optimizer.protocols import Context, Feeds
 from optimizer.schema import Strict
@@ -57,7 +57,10 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     Raises OptimizerError with every exporter's reason when none does: nothing unverified is kept.
     """
     faults: list[Fault] = []
-    for exporter in EXPORTERS[options.exporter]:
+    exporters = EXPORTERS[options.exporter]
+    if options.exporter == "auto" and load_record(source.path).scripted:
+        exporters = ("torchscript",)  # torch.export follows Python, and there is none left to follow
+    for exporter in exporters:
         fault = _attempt(exporter, source, options, ctx, out)
         if fault is None:
             ctx.note("exporter", exporter)
@@ -174,6 +177,7 @@ def _torchscript(model: TorchModel, args: tuple[torch.Tensor, ...], options: Opt
     import torch
 
     signature = model.signature
+    torch._C._jit_set_onnx_log_enabled(False)  # else a failure prints its graph from C++, past sys.stdout
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         file = Path(folder) / "traced.onnx"
         torch.onnx.export(
