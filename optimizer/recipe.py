@@ -265,7 +265,9 @@ def relocated(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     return moved
 
 
-PATH_KEYS = {"entry", "weights", "file", "hf", "path", "tokenizer"}
+PATH_KEYS = {"weights", "file", "hf", "path", "tokenizer"}
+DATA_KEYS = {"calibrate", "evaluate", "train", "ref"}  # a path only when spelt like one, else card/split
+DATA_SUFFIXES = (".yaml", ".yml", ".npz", ".parquet", ".csv", ".tsv")
 
 
 def _rebase(value: Any, base: Path, key: str = "") -> Any:
@@ -280,10 +282,13 @@ def _rebase(value: Any, base: Path, key: str = "") -> Any:
 
 
 def _is_local_path(value: str, key: str) -> bool:
-    place = value.rpartition(":")[0] if key == "entry" else value
-    if key == "entry" and not place.endswith(".py"):
+    if value.startswith(("/", "~", "$", "python:")):
         return False
-    return key in PATH_KEYS and not value.startswith(("/", "~", "$", "python:"))
+    if key == "entry":
+        return value.rpartition(":")[0].endswith(".py")
+    if key in DATA_KEYS:
+        return value.partition("#")[0].endswith(DATA_SUFFIXES) or value.startswith(("./", "../")) or value.endswith("/")
+    return key in PATH_KEYS
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

@@ -51,12 +51,19 @@ def test_an_environment_variable_in_a_path(folder: Path, monkeypatch: pytest.Mon
 
 def test_extends_merges_mappings_and_moves_relative_paths(folder: Path) -> None:
     (folder / "sub").mkdir()
-    write(folder, "parent.yaml", measure={"latency": {"seconds": 3, "batch": [1, 8]}}, gates=["size ratio <= 0.5"])
+    write(
+        folder,
+        "parent.yaml",
+        measure={"latency": {"seconds": 3, "batch": [1, 8]}},
+        gates=["size ratio <= 0.5"],
+        data={"calibrate": "./card.yaml#small", "evaluate": "digits/test"},
+    )
     child = folder / "sub" / "child.yaml"
     child.write_text("extends: ../parent.yaml\nmeasure: {latency: {batch: [4]}}\ngates: []\n")
     found = recipe.load(str(child))
     assert found.model.entry == f"{folder / 'net.py'}:Net"
     assert found.measure.latency is not None
+    assert found.document()["data"] == {"calibrate": "../card.yaml#small", "evaluate": "digits/test"}
     assert (found.measure.latency.seconds, found.measure.latency.batch, found.gates) == (3, [4], [])
 
 
