@@ -57,8 +57,10 @@ class Dataset(Protocol):
 class Session(Protocol):
     """A model ready to run. `precision` says what really runs, in the runtime's own words."""
 
-    signature: Signature
-    precision: str
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def precision(self) -> str: ...
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run once: input name -> array, output name -> array."""
