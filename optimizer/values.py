@@ -93,6 +93,7 @@ class QuantScheme:
     qdq_on_weights: bool = False  # True: weights stay float behind Q/DQ pairs; False: stored as integers
     ops: tuple[str, ...] = ()  # ONNX op types whose quantized form this runtime has fast kernels for
     constant_weights_only: tuple[str, ...] = ()  # of these op types only nodes with a constant weight
+    float_outputs: tuple[str, ...] = ()  # of these op types the output is left in float
     dynamic: bool = False  # has kernels for dynamically quantized MatMul
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
 

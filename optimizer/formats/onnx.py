@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,11 +133,12 @@ def inference_session(
     threads: int | None,
     graph_optimization: Level = "all",
     providers: Sequence[str] = ("CPUExecutionProvider",),
+    configure: Callable[[onnxruntime.SessionOptions], None] = lambda options: None,
 ) -> onnxruntime.InferenceSession:
     """A raw ONNX Runtime session on the artifact in the directory `path`.
 
-    `threads`: how many one operator may use; None leaves it to the runtime. Raises OptimizerError when the
-    runtime refuses the model.
+    `threads`: how many one operator may use; None leaves it to the runtime. `configure` may set further session
+    options. Raises OptimizerError when the runtime refuses the model.
     """
     import onnxruntime
 
@@ -147,6 +148,7 @@ def inference_session(
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    configure(options)
     try:
         return onnxruntime.InferenceSession(str(path / FILE), options, providers=list(providers))
     except ort_faults() as error:
