@@ -69,7 +69,7 @@ class Plan:
 def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     """The plan of a recipe on this machine. Raises OptimizerError for every fault that can be seen before running."""
     machine = machine or machines.here()
-    data = {role: _data(role, ref, recipe) for role, ref in recipe.data.items()}
+    data: dict[str, PlannedData] = {role: _data(role, ref, recipe) for role, ref in recipe.data.items()}
     metrics = dict(_metric(use, recipe) for use in recipe.measure.metrics)
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
@@ -152,7 +152,8 @@ def _metric(use: Use, recipe: Recipe) -> tuple[str, tuple[Any, BaseModel]]:
 def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tuple[gates.Gate, ...]:
     parsed = tuple(gates.parse(text) for text in recipe.gates)
     latency = recipe.measure.latency
-    gates.check(parsed, list(metrics), bool(latency), list(latency.batch) if latency else [])
+    facts = {name: _fact(plugin, options) for name, (plugin, options) in metrics.items()}
+    gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [])
     for gate in parsed:
         if gate.relation != "absolute" and not comparable:
             raise OptimizerError(
@@ -160,6 +161,12 @@ def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tupl
             )
         _known(recipe, gate.text, gate.variant, gate.target)
     return parsed
+
+
+def _fact(plugin: Any, options: BaseModel) -> gates.Fact:
+    """Unit and better side of a metric: the user's own say so in their options."""
+    unit, better = getattr(options, "unit", plugin.UNIT), getattr(options, "better", plugin.BETTER)
+    return gates.Fact(unit, better, plugin.AGAINST == "baseline")
 
 
 def _known(recipe: Recipe, text: str, variant: str | None, target: str | None) -> None:

@@ -6,8 +6,8 @@ A verdict is decided by the pessimistic end of the 95 % interval: it passes when
 good side of the threshold, fails when the whole interval lies on the bad side, and is inconclusive otherwise.
 """
 
-from optimizer.gates.feasible import check
+from optimizer.gates.feasible import Fact, check
 from optimizer.gates.grammar import Gate, parse
 from optimizer.gates.verdict import judge, outcome
 
-__all__ = ["Gate", "check", "judge", "outcome", "parse"]
+__all__ = ["Fact", "Gate", "check", "judge", "outcome", "parse"]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from optimizer.errors import OptimizerError, suggestion
 from optimizer.gates.grammar import TIMED, Gate, fault
 from optimizer.values import Better
 
 
-def check(
-    gates: Sequence[Gate],
-    metric_names: Iterable[str],
-    latency_on: bool,
-    batches: Collection[int],
-    *,
-    memory_on: bool = True,
-    facts: Mapping[str, tuple[str, Better]] | None = None,
-) -> None:
-    """Raise OptimizerError for a gate that the planned measurements could never answer.
+@dataclass(frozen=True)
+class Fact:
+    """What a gate must know of an accuracy metric."""
 
-    `facts` gives unit and better side of accuracy metrics; a metric that it lacks is not checked for them.
-    """
-    available = [*metric_names, "size", *(m for m in TIMED if latency_on and (memory_on or m != "memory.peak"))]
+    unit: str
+    better: Better
+    comparative: bool  # the metric itself compares with the baseline
+
+
+def check(gates: Sequence[Gate], metrics: Mapping[str, Fact], latency_on: bool, batches: Collection[int]) -> None:
+    """Raise OptimizerError for a gate that the planned measurements could never answer."""
+    available = [*metrics, "size", *(m for m in TIMED if latency_on)]
     for gate in gates:
         where = f"gate '{gate}'"
         if gate.metric not in available:
@@ -36,20 +35,20 @@ def check(
                 f"{where}: no latency is measured at batch {gate.batch}; available: {listed}",
                 f"add {gate.batch} to measure.latency.batch",
             )
-        _check_facts(gate, (facts or {}).get(gate.metric))
+        _check_facts(gate, metrics.get(gate.metric))
 
 
 def _how_to_measure(metric: str) -> str:
-    if metric == "memory.peak":
-        return "switch on measure.memory and measure.latency, or remove the gate"
     return "switch on measure.latency, or remove the gate" if metric in TIMED else f"add {metric} to measure.metrics"
 
 
-def _check_facts(gate: Gate, fact: tuple[str, Better] | None) -> None:
+def _check_facts(gate: Gate, fact: Fact | None) -> None:
     if fact is None:
         return
-    unit, better = fact
-    if gate.unit and unit != "%":
+    if fact.comparative and gate.relation != "absolute":
+        hint = f"write {gate.metric} {gate.op} ... without '{gate.relation}'"
+        raise fault(gate.text, f"'{gate.metric}' already compares with the baseline", hint)
+    if gate.unit and fact.unit != "%":
         raise fault(gate.text, f"'{gate.metric}' has no unit, so '{gate.unit}' cannot be compared", "write no unit")
-    if gate.relation == "absolute" and gate.below != (better == "lower"):
-        raise fault(gate.text, f"{better} is better for '{gate.metric}'", "turn the comparison round")
+    if gate.relation == "absolute" and gate.below != (fact.better == "lower"):
+        raise fault(gate.text, f"{fact.better} is better for '{gate.metric}'", "turn the comparison round")

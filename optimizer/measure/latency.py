@@ -69,7 +69,6 @@ def measure(
     seed: int,
     machine_digest: str,
     progress: Advance = lambda done, total: None,
-    memory: bool = True,
     launch: Launch = Worker,
 ) -> list[Measurement]:
     """All measurements of all subjects at each batch size of `spec`, ratios against `baseline_of[name]` included.
@@ -98,7 +97,7 @@ def measure(
             }
             view = View(name, at, protocol | facts, machine_digest)
             base = (against, taken[against]) if against and against != name else None
-            found += of_subject(view, taken[name], base, weight, memory)
+            found += of_subject(view, taken[name], base, weight)
     return found
 
 

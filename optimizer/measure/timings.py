@@ -56,16 +56,12 @@ class View:
         )  # fmt: skip
 
 
-def of_subject(
-    view: View, taken: Taken, base: tuple[str, Taken] | None, weight: np.ndarray, memory: bool
-) -> list[Measurement]:
+def of_subject(view: View, taken: Taken, base: tuple[str, Taken] | None, weight: np.ndarray) -> list[Measurement]:
     """Everything that is known of one subject at one setting, ratios to `base` (name, its times) included."""
     found = [*_latencies(view, taken, base, weight), *_throughput(view, taken, base, weight), *_load(view, taken, base)]
-    if memory:
-        before = [opened.rss_before for opened in taken.opened]
-        peaks = (base[0], base[1].peaks) if base else None
-        found += peak_measurements(view.subject, taken.peaks, before, peaks, view.at, view.machine)
-    return found
+    before = [opened.rss_before for opened in taken.opened]
+    peaks = (base[0], base[1].peaks) if base else None
+    return [*found, *peak_measurements(view.subject, taken.peaks, before, peaks, view.at, view.machine)]
 
 
 def _latencies(view: View, taken: Taken, base: tuple[str, Taken] | None, weight: np.ndarray) -> Iterator[Measurement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from optimizer.errors import OptimizerError
-from optimizer.gates import Gate, check, parse
+from optimizer.gates import Fact, Gate, check, parse
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,15 @@ def test_faults_name_themselves_and_the_next_move(text: str, message: str, hint:
     assert "a gate is [[variant][@target]:] METRIC" in str(caught.value.hint)
 
 
-def feasible(text: str, **more: object) -> None:
-    check([parse(text)], ["top1", "spearman"], bool(more.pop("latency", True)), [1, 8], **more)  # type: ignore[arg-type]
+FACTS = {
+    "top1": Fact("%", "higher", False),
+    "spearman": Fact("", "higher", False),
+    "agreement": Fact("%", "higher", True),
+}
+
+
+def feasible(text: str, latency: bool = True) -> None:
+    check([parse(text)], FACTS, latency, [1, 8])
 
 
 @pytest.mark.parametrize(
@@ -93,16 +100,16 @@ def test_check_accepts_what_is_planned(text: str) -> None:
     ("text", "settings", "message", "hint"),
     [
         ("f1 >= 80%", {}, "'f1' is not measured", "add f1 to measure.metrics"),
-        ("top5 >= 80%", {}, "available: top1, spearman, size", "did you mean 'top1'?"),
+        ("top5 >= 80%", {}, "available: top1, spearman, agreement, size", "did you mean 'top1'?"),
         ("latency <= 5ms", {"latency": False}, "'latency.p50' is not measured", "switch on measure.latency"),
-        ("memory.peak <= 1GB", {"memory_on": False}, "'memory.peak' is not measured", "measure.memory"),
+        ("agreement drop <= 1pp", {}, "already compares with the baseline", "without 'drop'"),
         ("latency <= 5ms at batch 4", {}, "no latency is measured at batch 4; available: 1, 8", "add 4"),
-        ("spearman drop <= 1pp", {"facts": {"spearman": ("", "higher")}}, "has no unit", "write no unit"),
-        ("top1 <= 80%", {"facts": {"top1": ("%", "higher")}}, "higher is better", "turn the comparison round"),
+        ("spearman drop <= 1pp", {}, "has no unit", "write no unit"),
+        ("top1 <= 80%", {}, "higher is better", "turn the comparison round"),
     ],
 )
 def test_check_refuses_what_no_measurement_will_answer(
-    text: str, settings: dict[str, object], message: str, hint: str
+    text: str, settings: dict[str, bool], message: str, hint: str
 ) -> None:
     with pytest.raises(OptimizerError) as caught:
         feasible(text, **settings)

@@ -104,11 +104,6 @@ def test_load_time_and_peak_memory_are_over_restarts(found: list[Measurement]) -
     assert of(found, "int8@a", "memory.peak", "ratio").value == 1.0
 
 
-def test_memory_can_be_left_out() -> None:
-    found = taken(Lab(lambda name, restart: 1e6), memory=False)
-    assert "memory.peak" not in {m.metric for m in found}
-
-
 def test_a_slow_subject_gets_no_percentile_that_its_calls_cannot_support() -> None:
     spec = LatencySpec(seconds=4.0, restarts=4)
     found = taken(Lab(lambda name, restart: 3e8 if name == "fp32@a" else 1e6), spec)

@@ -81,8 +81,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "entry_points.txt").write_text("[optimizer.targets]\nrig = rig_target\n")
     (site / "rig_target.py").write_text(TARGET)
     monkeypatch.setenv("PYTHONPATH", str(site))
+    before = set(psutil.Process().children(recursive=True))
     yield tmp_path
-    assert not [p for p in psutil.Process().children(recursive=True) if p.is_running() and p.status() != "zombie"]
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [p for p in left if p.is_running() and p.status() != "zombie"]
 
 
 def rig(**options: Any) -> Subject:
