@@ -68,12 +68,26 @@ class TokenEncoder(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(n, length) tokens, (n, length) mask of 0 and 1 -> (n, width)."""
         x = self.tokens(input_ids) + self.positions(torch.arange(input_ids.shape[1], device=input_ids.device))
-        keep = attention_mask[:, None, :].bool()
-        y = functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x), attn_mask=keep)
+        keep = attention_mask[:, None, None, :].bool()
+        parts = (layer(x).unsqueeze(1) for layer in (self.query, self.key, self.value))  # (n, 1 head, length, width)
+        y = functional.scaled_dot_product_attention(*parts, attn_mask=keep).squeeze(1)
         y = x + functional.gelu(self.feed(self.norm(x + y)))
         mask = attention_mask.unsqueeze(-1).to(y.dtype)
         embedding = (y * mask).sum(1) / mask.sum(1).clamp(min=1.0)
         return functional.normalize(embedding, dim=1)
+
+
+class FlatAttention(nn.Module):
+    """Attention without a head dimension: torch.onnx's dynamo exporter (torch 2.13) refuses it, the tracer does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, length, 8) -> the same shape."""
+        query, key, value = self.project(x).chunk(3, dim=2)
+        return functional.scaled_dot_product_attention(query, key, value)
 
 
 class Recurrent(nn.Module):

@@ -225,8 +225,8 @@ def _refusal(faults: list[Fault], options: Options) -> OptimizerError:
     kinds = {fault.kind for fault in faults}
     if "control flow" in kinds:
         hint = (
-            "take the decision out of forward, express it with torch.where or torch.cond, or, when it depends on "
-            "shapes alone, set export: {exporter: torchscript}"
+            "express the decision with torch.where or torch.cond, give the model as a torch.jit.script archive, or, "
+            "when it depends on shapes alone, set export: {exporter: torchscript}"
         )
     elif "operator" in kinds:
         hint = "replace the operator in the model, or try another operator set: export: {opset: 20}"
