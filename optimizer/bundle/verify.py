@@ -142,7 +142,9 @@ def _archive(path: Path, into: Path | None, progress: Advance) -> Manifest:
     """The manifest of an archive whose every byte is as packed; its files are written below `into`, if given."""
     with path.open("rb") as stream:
         if stream.read(2) != b"\x1f\x8b":
-            raise refusal(path, "neither a bundle folder nor a .tar.gz")
+            raise OptimizerError(
+                f"{path} is neither a bundle folder nor a .tar.gz", "give what optc build wrote below bundles/"
+            )
     data = _find_manifest(path)
     manifest = decode(data, f"{path}: {NAME}")
     if into and shutil.disk_usage(into).free < manifest.size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import bundle_lab
@@ -12,17 +11,12 @@ import typer
 from bundle_lab import packed
 from typer.testing import CliRunner
 
-import optimizer.commands
-from optimizer.console import Console
+from optimizer.commands.verify import verify
 from optimizer.errors import OptimizerError
 
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    monkeypatch.setattr(optimizer.commands, "console", lambda ctx: Console(), raising=False)
-    monkeypatch.delitem(sys.modules, "optimizer.commands.verify", raising=False)
-    from optimizer.commands.verify import verify
-
     bundle_lab.use_target(monkeypatch, bundle_lab.fake_target())
     found = typer.Typer()
     found.command()(verify)
