@@ -10,6 +10,7 @@ from typing import Any
 
 import optimizer
 from optimizer import assess, bundle, gates, report, schema, transforms
+from optimizer.bundle.runner import RUNNERS
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
@@ -121,15 +122,13 @@ def pack(executed: Executed, out: Path, allow_failed: bool = False) -> list[tupl
 def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
     """The candidates to bundle: all that may be shipped, or per target the fastest of them.
 
-    The pytorch target refers to the user's own code and is never bundled. A candidate with a gate that did
-    not pass is left out unless `allow_failed`.
+    Only targets with a runner can be shipped (pytorch refers to the user's own code). A candidate with a gate that
+    did not pass is left out unless `allow_failed`.
     """
     if which == "none":
         return []
     bad = {v.subject for v in run.verdicts if v.outcome != "pass"}
-    able = [
-        c for c in run.candidates if not c.skipped and c.target != "pytorch" and (allow_failed or c.name not in bad)
-    ]
+    able = [c for c in run.candidates if not c.skipped and c.target in RUNNERS and (allow_failed or c.name not in bad)]
     if which == "all":
         return able
     targets = list(dict.fromkeys(c.target for c in able))

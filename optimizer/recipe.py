@@ -292,9 +292,9 @@ def _is_local_path(value: str, key: str) -> bool:
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key; everything else of the child replaces the parent's."""
+    """Mappings merge key by key; null removes the parent's key; everything else of the child replaces it."""
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None or key not in parent}

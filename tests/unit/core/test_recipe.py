@@ -57,12 +57,14 @@ def test_extends_merges_mappings_and_moves_relative_paths(folder: Path) -> None:
         measure={"latency": {"seconds": 3, "batch": [1, 8]}},
         gates=["size ratio <= 0.5"],
         data={"calibrate": "./card.yaml#small", "evaluate": "digits/test"},
+        variants={"fp32": [], "int8": ["a"]},
     )
     child = folder / "sub" / "child.yaml"
-    child.write_text("extends: ../parent.yaml\nmeasure: {latency: {batch: [4]}}\ngates: []\n")
+    child.write_text("extends: ../parent.yaml\nmeasure: {latency: {batch: [4]}}\ngates: []\nvariants: {int8: null}\n")
     found = recipe.load(str(child))
     assert found.model.entry == f"{folder / 'net.py'}:Net"
     assert found.measure.latency is not None
+    assert list(found.variants) == ["fp32"]
     assert found.document()["data"] == {"calibrate": "../card.yaml#small", "evaluate": "digits/test"}
     assert (found.measure.latency.seconds, found.measure.latency.batch, found.gates) == (3, [4], [])
 
