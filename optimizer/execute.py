@@ -39,9 +39,11 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     for step in plan.steps[1:]:
         producer.produce(step)
     candidates = [_located(c, producer) for c in plan.candidates]
-    measurements: list[Measurement] = []
+    assessor = assess.Assessor(producer)
+    measurements = assessor.size([c for c in candidates if not c.skipped])
     if measure:
-        candidates, measurements = _measure(producer, candidates)
+        candidates, more = _measure(assessor, candidates)
+        measurements += more
     verdicts = gates.judge(plan.gates, measurements, candidates, plan.baseline) if measure else []
     run = Run(
         schema=RUN_SCHEMA,
@@ -77,14 +79,11 @@ def _located(candidate: Candidate, producer: Producer) -> Candidate:
     return dataclasses.replace(candidate, path=path, size=artifact.size)
 
 
-def _measure(producer: Producer, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
-    assessor = assess.Assessor(producer)
+def _measure(assessor: assess.Assessor, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
     candidates, found = assessor.accuracy(candidates)
-    built = [c for c in candidates if not c.skipped]
-    found += assessor.size(built)
-    spec = producer.plan.recipe.measure.latency
+    spec = assessor.plan.recipe.measure.latency
     if spec:
-        found += assessor.latency(built, spec)
+        found += assessor.latency([c for c in candidates if not c.skipped], spec)
     return [c if c.skipped else assessor.precision(c) for c in candidates], found
 
 

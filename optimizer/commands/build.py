@@ -108,7 +108,7 @@ def _summary(
         colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
         screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")
     if planned.gates and not run.verdicts:
-        screen.print("gates not judged: nothing was measured (--no-measure)")
+        screen.print("gates not judged: --no-measure")
     screen.print(report.verdict_sentence(run))
     reused = sum(step.cached for step in run.steps)
     screen.print(f"steps   {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")

@@ -40,8 +40,8 @@ def verdict_detail(run: Run, named: bool = False) -> str:
     if run.verdicts:
         return _counted(run, named) + tail
     built = len(run.candidates) - skipped
-    done = "measured" if run.measurements else "built, nothing was measured"
-    return f"{numerals.count(built, 'candidate was', 'candidates were')} {done}, no gate was set.{tail}"
+    done = "measured" if any(m.n > 1 for m in run.measurements) else "built, nothing was timed or evaluated"
+    return f"{numerals.count(built, 'candidate was', 'candidates were')} {done}, no gate was judged.{tail}"
 
 
 def _counted(run: Run, named: bool) -> str:
