@@ -139,7 +139,7 @@ def test_table_cannot_steer_a_terminal():
             "1 cannot be decided (small-distilled-int8@openvino: top1 drop <= 0.5pp). 2 candidates were skipped.",
         ),
         (sample.not_gated, "Not gated: 7 candidates were measured, no gate was judged. 2 candidates were skipped."),
-        (sample.bare, "Not gated: 1 candidate was built, nothing was measured, no gate was judged."),
+        (sample.bare, "Not gated: 1 candidate was built, nothing was timed or evaluated, no gate was judged."),
         (
             sample.inconclusive,
             "Inconclusive: 1 of 10 gate checks cannot be decided (small-distilled-int8@openvino: top1 drop <= 0.5pp). "
