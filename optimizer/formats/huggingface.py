@@ -54,6 +54,7 @@ def build(folder: Path, task: str | None) -> Built:
 def _pretrained(folder: Path, task: str) -> nn.Module:
     try:
         import transformers
+        from safetensors import SafetensorError
     except ImportError:
         raise missing_extra("transformers", "hf", "a Hugging Face model directory") from None
     auto = getattr(transformers, TASKS[task].auto)
@@ -62,7 +63,7 @@ def _pretrained(folder: Path, task: str) -> nn.Module:
             model, loaded = auto.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise OptimizerError(
             f"{folder}: transformers cannot load it for {task}: {reason}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer import usercode
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats import weights
+from optimizer.formats.quiet import quiet
 from optimizer.formats.torch import Built, Record
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def _from_torchscript(file: Path) -> nn.Module:
     import torch
 
     try:
-        module: nn.Module = torch.jit.load(str(file), map_location="cpu")
+        with quiet():  # it is deprecated, and says so to everybody
+            module: nn.Module = torch.jit.load(str(file), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise OptimizerError(
@@ -105,7 +107,7 @@ def read_program(file: Path) -> torch.export.ExportedProgram:
             "export the model without custom objects",
         )
     try:
-        with _weights_only():
+        with _weights_only(), quiet():
             program = torch.export.load(file)
     except (RuntimeError, ValueError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]

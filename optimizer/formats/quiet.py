@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -13,7 +14,10 @@ LOGGERS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxslim", "transformers",
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Collect what Python code prints, logs and warns meanwhile; the text is in the yielded buffer."""
+    """Collect what Python code prints, logs and warns meanwhile.
+
+    The yielded buffer holds what was printed and logged; on leaving, the warnings are added to it.
+    """
     chatter = io.StringIO()
     handler = logging.StreamHandler(chatter)
     replaced = [logger for logger in _loggers() if logger.handlers]
@@ -22,18 +26,39 @@ def quiet() -> Iterator[io.StringIO]:
     root.addHandler(handler)
     for logger in replaced:
         logger.handlers = [handler]
+    caught: list[warnings.WarningMessage] = []
     try:
         with (
-            warnings.catch_warnings(),
+            warnings.catch_warnings(record=True) as recorded,
             contextlib.redirect_stdout(chatter),
             contextlib.redirect_stderr(chatter),
         ):
+            caught = recorded
             warnings.simplefilter("always")
             yield chatter
     finally:
+        chatter.writelines(f"{w.filename}:{w.lineno}: {w.category.__name__}: {w.message}\n" for w in caught)
         root.removeHandler(handler)
         for logger, handlers in before:
             logger.handlers = handlers
+
+
+@contextlib.contextmanager
+def mute_native() -> Iterator[None]:
+    """Drop what native code writes to the process's standard output meanwhile.
+
+    torch.onnx's tracer prints the whole graph from C++ when it fails (torch 2.13 tests a function for truth
+    where it means to call it, so its switch has no effect).
+    """
+    kept = os.dup(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _loggers() -> list[logging.Logger]:

@@ -15,7 +15,7 @@ from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_names
 from optimizer.formats.feeds import synthetic_feeds
-from optimizer.formats.quiet import quiet
+from optimizer.formats.quiet import mute_native, quiet
 from optimizer.formats.torch import TorchModel, as_tensor, load_record, open_model
 from optimizer.passes.export_faults import Fault, explain, frozen_decisions
 from optimizer.protocols import Context, Feeds
@@ -177,8 +177,7 @@ def _torchscript(model: TorchModel, args: tuple[torch.Tensor, ...], options: Opt
     import torch
 
     signature = model.signature
-    torch._C._jit_set_onnx_log_enabled(False)  # else a failure prints its graph from C++, past sys.stdout
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder, mute_native():
         file = Path(folder) / "traced.onnx"
         torch.onnx.export(
             model.exportable(),

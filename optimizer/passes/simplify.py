@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
     for file in out.iterdir():
         file.unlink()
     for file in onnx_format.files(source.path):
-        _link(file, out / file.relative_to(source.path))
+        shutil.copyfile(file, out / file.name)  # a hard link to external data is refused as a possible attack
 
 
 def _simplify(source: Path, out: Path) -> str | None:
@@ -77,10 +76,3 @@ def _changed(ctx: Context, out: Path) -> str | None:
     except OptimizerError as error:
         return error.message
     return check.reason if check.outcome == "fail" else None
-
-
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target)
-    except OSError:  # another file system
-        shutil.copyfile(file, target)
