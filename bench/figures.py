@@ -1,0 +1,119 @@
+"""What the benchmarks share: whole processes timed, and figures kept in reports/published/headline.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from optimizer import console, machine
+from optimizer.measure.quantiles import Estimate
+from optimizer.store import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADLINE = ROOT / "reports" / "published" / "headline.json"
+# The interpreter of this benchmark, so that a console script of another installation is never measured.
+OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
+SAMPLING = 0.02  # seconds between two looks at the process tree
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took, its children included."""
+
+    seconds: float  # wall time from start to end of the process
+    peak: int  # bytes: the largest resident set of the whole process tree
+
+
+def cost(command: Sequence[str], accept: tuple[int, ...] = (0,)) -> Cost:
+    """Run a command in a fresh process and measure it; raises with its last words when it fails.
+
+    The peak is the larger of two numbers: the sum of the resident sets of all processes of the tree, looked at
+    every 20 ms, and the kernel's own high-water mark of the largest single process, which no short spike escapes.
+    """
+    with tempfile.TemporaryFile() as words:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=words, stderr=words, cwd=ROOT)
+        tree = _Tree(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        sampled = tree.finish()
+        if process.returncode not in accept:
+            words.seek(0)
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{words.read().decode()[-3000:]}")
+    return Cost(seconds, max(sampled, usage.ru_maxrss * 1024))
+
+
+class _Tree:
+    """The largest resident set of a process and all its descendants, sampled by a thread until `finish`."""
+
+    def __init__(self, pid: int) -> None:
+        self._root, self._peak, self._over = psutil.Process(pid), 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self._peak
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLING):
+            try:
+                family = [self._root, *self._root.children(recursive=True)]
+                self._peak = max(self._peak, sum(map(_resident, family)))
+            except psutil.NoSuchProcess:
+                return
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return 0
+
+
+def figure(name: str, estimate: Estimate, n: int, unit: str) -> dict[str, Any]:
+    """One entry of headline.json: value with its 95 % interval, number of processes, machine, and how to repeat it."""
+    here = machine.here()
+    return {
+        "name": name,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": n,
+        "unit": unit,
+        "machine": f"{here.cpu}, {here.cores} cores, {console.size(here.memory)}, {here.os}, Python {here.python}",
+        "command": f"python bench/{Path(sys.argv[0]).name}",
+    }
+
+
+def arguments(about: str, rounds: int) -> argparse.Namespace:
+    """`--rounds` and `--dry-run`, as every benchmark takes them."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--rounds", type=int, default=rounds, help="fresh processes per subject (default %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print the figures, leave headline.json as it is")
+    return parser.parse_args()
+
+
+def publish(figures: list[dict[str, Any]], dry_run: bool) -> None:
+    """Print the figures, and put them into headline.json in the place of older ones of the same name."""
+    print(json.dumps(figures, indent=1))
+    if dry_run:
+        return
+    old = json.loads(HEADLINE.read_text()) if HEADLINE.is_file() else []
+    merged = {f["name"]: f for f in [*old, *figures]}
+    HEADLINE.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(HEADLINE, (json.dumps([merged[name] for name in sorted(merged)], indent=1) + "\n").encode())
