@@ -1,0 +1,260 @@
+"""Static quantization of ONNX: QuantizeLinear and DequantizeLinear where the target's scheme wants them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer import selectors
+from optimizer.errors import OptimizerError, unknown
+from optimizer.formats import nodes
+from optimizer.formats import onnx as onnx_format
+from optimizer.formats.quiet import quiet
+from optimizer.passes.quantize_static import Options, attention, ranges, thresholds
+from optimizer.passes.quantize_static.ranges import Range
+from optimizer.passes.quantize_static.samples import Calibration
+from optimizer.protocols import Context
+from optimizer.values import Artifact, QuantScheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+OPSET = 17  # what a model below PER_CHANNEL_OPSET is converted to
+PER_CHANNEL_OPSET = 13
+FOLDED = frozenset(("BatchNormalization", "Constant", "Identity", "Dropout"))  # gone after basic optimization
+# Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
+TRANSFORMER_OPS = ("Conv", "Gemm", "MatMul", "Gather")
+INFERRED = ("onnx.infer", "onnxruntime.quant")  # tells the quantizer that shapes are there
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which nodes are quantized."""
+
+    ops: tuple[str, ...]
+    left: frozenset[str]  # nodes of these types that stay in float
+    kept: frozenset[str]  # of which the user asked for these
+    transformer: bool
+
+    def takes(self, node: onnx.NodeProto) -> bool:
+        return node.op_type in self.ops and node.name not in self.left
+
+    def without(self, names: set[str]) -> Choice:
+        return Choice(self.ops, self.left | names, self.kept, self.transformer)
+
+
+def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
+    """Write the quantized model into `out`."""
+    model = prepared(source)
+    choice = choose(model, options, scheme, ctx.warn)
+    data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    tensors = activations(model, choice, scheme)
+    if not tensors:
+        raise _nothing(model, choice)
+    found = ranges.observe(model, tensors, data, _clipping(options), ctx.progress)
+    choice = choice.without(_unbounded(model, choice, found, ctx.warn))
+    _insert(model, choice, found, options, scheme)
+    counts = quantized(model, choice.ops)
+    if not counts:
+        raise _nothing(model, choice)
+    ctx.note("quantized", dict(counts))
+    ctx.note("architecture", "transformer" if choice.transformer else "cnn")
+    ctx.note("kept", sorted(choice.kept))
+    ctx.note("calibration", _summary(found, len(data), options))
+    onnx_format.save(model, out)
+
+
+def prepared(source: Artifact) -> onnx.ModelProto:
+    """The model in memory as the quantizer wants it: folded, at a sufficient opset, nodes named, types known."""
+    import onnx
+
+    model = onnx_format.load(source.path)
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise OptimizerError("the model is quantized already", "start from the float model")
+    if any(node.op_type in FOLDED for node in model.graph.node):
+        model = _folded(source)
+    version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    if version < PER_CHANNEL_OPSET:
+        model = _converted(model, version)
+    nodes.name_nodes(model)
+    if _untyped(model):
+        model = _inferred(model)
+    entry = onnx.StringStringEntryProto(key=INFERRED[0], value=INFERRED[1])
+    model.metadata_props.append(entry)
+    return model
+
+
+def _folded(source: Artifact) -> onnx.ModelProto:
+    """The model after ONNX Runtime's basic optimizations: constants folded, batch normalization in the weights."""
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+
+        def configure(settings: Any) -> None:
+            settings.optimized_model_filepath = str(Path(folder) / onnx_format.FILE)
+            if source.size > onnx_format.EXTERNAL_ABOVE:
+                entry = "session.optimized_model_external_initializers_file_name"
+                settings.add_session_config_entry(entry, onnx_format.DATA)
+
+        onnx_format.inference_session(source.path, None, "basic", configure=configure)
+        return onnx_format.load(Path(folder))
+
+
+def _converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise OptimizerError(
+            f"the model has opset {version}, quantization per channel needs {PER_CHANNEL_OPSET}, and onnx cannot "
+            f"convert it: {' '.join(str(error).split())[:200]}",
+            f"export the model again with opset {OPSET} or later",
+        ) from None
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    graph = model.graph
+    return {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+
+
+def _untyped(model: onnx.ModelProto) -> bool:
+    known = _types(model)
+    return any(name not in known for node in model.graph.node for name in node.output if name)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    if model.ByteSize() <= onnx_format.EXTERNAL_ABOVE:
+        return onnx.shape_inference.infer_shapes(model)
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        onnx_format.save(model, Path(folder))
+        onnx.shape_inference.infer_shapes_path(str(Path(folder) / onnx_format.FILE))
+        return onnx_format.load(Path(folder))
+
+
+def choose(model: onnx.ModelProto, options: Options, scheme: QuantScheme, warn: Callable[[str], None]) -> Choice:
+    """What to quantize: the scheme's operator types, narrowed by the options and by what suits a transformer."""
+    graph = model.graph
+    transformer = options.model == "transformer" or (
+        options.model == "auto"
+        and attention.attends(attention.Operation(n.op_type, list(n.input), list(n.output)) for n in graph.node)
+    )
+    ops = tuple(op for op in scheme.ops if not transformer or op in TRANSFORMER_OPS)
+    if options.ops is not None:
+        ops = _asked(options.ops, {node.op_type for node in graph.node}, scheme, warn)
+    kept = selectors.select(options.keep, nodes.onnx_nodes(model), "quantize.static: keep")
+    weights = {tensor.name for tensor in graph.initializer}
+    strict = () if options.constant_weights_only is False else scheme.constant_weights_only
+    if options.constant_weights_only:
+        strict = ops
+    loose = {n.name for n in graph.node if n.op_type in strict and not any(name in weights for name in n.input[1:])}
+    return Choice(ops, frozenset(kept | loose), frozenset(kept), transformer)
+
+
+def _asked(ops: Sequence[str], present: set[str], scheme: QuantScheme, warn: Callable[[str], None]) -> tuple[str, ...]:
+    for op in ops:
+        if op not in present:
+            raise unknown("operator type", op, present, "quantize.static: ops")
+        if op not in scheme.ops:
+            warn(f"{scheme.target} has no fast 8-bit kernel for {op}; it may become slower")
+    return tuple(ops)
+
+
+def activations(model: onnx.ModelProto, choice: Choice, scheme: QuantScheme) -> list[str]:
+    """The float tensors whose range decides a scale."""
+    import onnx
+
+    floats = {name for name, kind in _types(model).items() if kind == onnx.TensorProto.FLOAT}
+    floats -= {tensor.name for tensor in model.graph.initializer}
+    found: dict[str, None] = {}
+    for node in filter(choice.takes, model.graph.node):
+        outputs = () if node.op_type in scheme.float_outputs else node.output
+        found.update(dict.fromkeys(name for name in (*node.input, *outputs) if name in floats))
+    return list(found)
+
+
+def _clipping(options: Options) -> Callable[[np.ndarray, float], float] | None:
+    if options.method == "entropy":
+        return thresholds.entropy
+    if options.method == "percentile":
+        return functools.partial(thresholds.percentile, share=options.percentile)
+    return None
+
+
+def _unbounded(
+    model: onnx.ModelProto, choice: Choice, found: Mapping[str, Range], warn: Callable[[str], None]
+) -> set[str]:
+    """Nodes that touch a tensor without a finite range."""
+    bad = {name for name, seen in found.items() if not seen.finite}
+    names = {n.name for n in filter(choice.takes, model.graph.node) if bad & {*n.input, *n.output}}
+    if names:
+        warn(f"left in float because their values are not finite or beyond 1e30: {', '.join(sorted(names)[:8])}")
+    return names
+
+
+def _insert(
+    model: onnx.ModelProto, choice: Choice, found: Mapping[str, Range], options: Options, scheme: QuantScheme
+) -> None:
+    """Insert Q/DQ pairs and integer weights into the model, in place."""
+    import numpy as np
+    from onnxruntime import quantization as ort
+
+    kinds = {"uint8": ort.QuantType.QUInt8, "int8": ort.QuantType.QInt8}
+    extremes = {n: (np.float32(r.low), np.float32(r.high)) for n, r in found.items() if r.finite}
+    with quiet():
+        quantizer = ort.QDQQuantizer(
+            model,
+            per_channel=scheme.per_channel if options.per_channel is None else options.per_channel,
+            reduce_range=False,
+            weight_qType=kinds[scheme.weight],
+            activation_qType=kinds[scheme.activation],
+            tensors_range=ort.TensorsData(ort.CalibrationMethod.MinMax, extremes),
+            nodes_to_quantize=[],
+            nodes_to_exclude=sorted(choice.left),
+            op_types_to_quantize=list(choice.ops),
+            extra_options={
+                "ActivationSymmetric": scheme.activation_symmetric,
+                "WeightSymmetric": True,
+                "QuantizeBias": scheme.quantize_bias,
+                "AddQDQPairToWeight": scheme.qdq_on_weights,
+                "OpTypesToExcludeOutputQuantization": list(scheme.float_outputs),
+            },
+        )
+        quantizer.quantize_model()
+    for entry in list(model.metadata_props):
+        if (entry.key, entry.value) == INFERRED:
+            model.metadata_props.remove(entry)
+
+
+def quantized(model: onnx.ModelProto, ops: Sequence[str]) -> Counter[str]:
+    """How many nodes of each type read a dequantized tensor."""
+    restored = {name for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.output}
+    found = (n.op_type for n in model.graph.node if n.op_type in ops and n.input and n.input[0] in restored)
+    return Counter(found)
+
+
+def _nothing(model: onnx.ModelProto, choice: Choice) -> OptimizerError:
+    present = sorted({node.op_type for node in model.graph.node})
+    return OptimizerError(
+        f"nothing is left to quantize: of {', '.join(choice.ops)} the model holds none that is not kept in float; "
+        f"it has {', '.join(present)}",
+        "loosen keep, or list more operator types in ops",
+    )
+
+
+def _summary(found: Mapping[str, Range], samples: int, options: Options) -> dict[str, Any]:
+    """How the ranges came about, and the widest of them: where a scale is coarse, accuracy is lost first."""
+    finite = {name: seen for name, seen in found.items() if seen.finite}
+    widest = sorted(finite, key=lambda name: finite[name].low - finite[name].high)[:5]
+    return {
+        "method": options.method,
+        "samples": samples,
+        "tensors": len(found),
+        "widest": {name: [round(finite[name].low, 4), round(finite[name].high, 4)] for name in widest},
+    }

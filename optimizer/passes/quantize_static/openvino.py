@@ -1,0 +1,184 @@
+"""Static quantization of OpenVINO IR by NNCF: fake-quantize nodes that the CPU plugin fuses, biases corrected."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer import selectors
+from optimizer.errors import OptimizerError, missing_extra, unknown
+from optimizer.formats import nodes
+from optimizer.formats import openvino as openvino_format
+from optimizer.formats.quiet import quiet
+from optimizer.passes.quantize_static import Options, attention
+from optimizer.passes.quantize_static.samples import Calibration
+from optimizer.protocols import Context, Feeds
+from optimizer.values import Artifact, QuantScheme
+
+if TYPE_CHECKING:
+    import openvino
+
+FAKE = "FakeQuantize"
+
+
+def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
+    """Write the quantized IR into `out`."""
+    openvino_format.library()  # before NNCF: it turns telemetry off
+    model = openvino_format.load(source.path)
+    if any(op.get_type_name() == FAKE for op in model.get_ops()):
+        raise OptimizerError("the model is quantized already", "start from the float model")
+    every = nodes.openvino_nodes(model)
+    kept = selectors.select(options.keep, every, "quantize.static: keep")
+    left = kept | _others(options, every)
+    transformer = _is_transformer(model, options)
+    data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    result = _nncf(model, options, scheme, transformer, sorted(left), _Stream(data, ctx.progress))
+    counts = quantized(result)
+    if not counts:
+        raise OptimizerError(
+            f"nothing is left to quantize: NNCF put no {FAKE} into the model",
+            "loosen keep, or list more operator types in ops",
+        )
+    _restore_names(model, result)
+    openvino_format.save(result, out)
+    ctx.note("quantized", dict(counts))
+    ctx.note("architecture", "transformer" if transformer else "cnn")
+    ctx.note("kept", sorted(kept))
+    ctx.note("calibration", {"method": options.method, "samples": len(data)})
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Calibration samples that NNCF may read as often as it likes, with progress per reading."""
+
+    data: Calibration
+    progress: Callable[[int, int], None]
+
+    def __iter__(self) -> Iterator[Feeds]:
+        for done, feeds in enumerate(self.data.feeds(), start=1):
+            yield feeds
+            self.progress(min(done, len(self.data)), len(self.data))
+
+
+def _others(options: Options, every: list[selectors.Node]) -> set[str]:
+    """With `ops`: all operations of other types."""
+    if options.ops is None:
+        return set()
+    known = {kind for node in every for kind in node.ops}
+    for op in options.ops:
+        if op not in known:
+            raise unknown("operator type", op, known, "quantize.static: ops")
+    return {node.name for node in every if not set(options.ops) & set(node.ops)}
+
+
+def _is_transformer(model: openvino.Model, options: Options) -> bool:
+    if options.model != "auto":
+        return options.model == "transformer"
+    return attention.attends(
+        attention.Operation(
+            op.get_type_name(),
+            [_value(port.get_source_output()) for port in op.inputs()],
+            [_value(port) for port in op.outputs()],
+        )
+        for op in model.get_ops()
+        if op.get_type_name() not in nodes.PLUMBING
+    )
+
+
+def _value(port: Any) -> str:
+    return f"{port.get_node().get_friendly_name()}:{port.get_index()}"
+
+
+def _nncf(
+    model: openvino.Model, options: Options, scheme: QuantScheme, transformer: bool, left: list[str], stream: _Stream
+) -> openvino.Model:
+    """NNCF's post-training quantization, as the options and the scheme have it."""
+    with quiet(), _silent_nncf() as nncf:
+        symmetric = (
+            nncf.QuantizationPreset.PERFORMANCE if scheme.activation_symmetric else nncf.QuantizationPreset.MIXED
+        )
+        try:
+            return nncf.quantize(
+                model,
+                nncf.Dataset(stream),
+                preset=nncf.QuantizationPreset.MIXED if transformer else symmetric,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(stream.data),
+                model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                ignored_scope=nncf.IgnoredScope(names=left, validate=False),
+                advanced_parameters=_parameters(options, scheme),
+            )
+        except (nncf.ValidationError, nncf.ParameterNotSupportedError, nncf.InternalError, RuntimeError) as error:
+            raise OptimizerError(
+                f"NNCF {nncf.__version__} cannot quantize the model: {' '.join(str(error).split())[:400]}",
+                "leave the offending nodes in float with keep, or check the calibration data with optc inspect",
+            ) from error
+
+
+@contextlib.contextmanager
+def _silent_nncf() -> Iterator[Any]:
+    """The module `nncf` with its logger and its progress bars quiet."""
+    try:
+        import nncf
+    except ImportError:
+        raise missing_extra("nncf", "openvino", "quantize.static for openvino") from None
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield nncf
+    finally:
+        logger.setLevel(before)
+
+
+def _parameters(options: Options, scheme: QuantScheme) -> Any:
+    """The range estimator of the method; one scale per channel or per weight."""
+    import nncf
+    from nncf.quantization import advanced_parameters as advanced
+    from nncf.quantization import range_estimator as estimator
+
+    found = nncf.AdvancedQuantizationParameters()
+    if options.method == "entropy":  # NNCF's search on a histogram: least squared error instead of least divergence
+        found.activations_range_estimator_params = estimator.RangeEstimatorParametersSet.HISTOGRAM
+    elif options.method == "percentile":
+        found.activations_range_estimator_params = _quantile(1 - options.percentile / 100)
+    per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
+    if not per_channel:
+        found.weights_quantization_params = advanced.QuantizationParameters(per_channel=False)
+    return found
+
+
+def _quantile(tail: float) -> Any:
+    """Per sample the quantile that leaves `tail` outside at either end, averaged over samples."""
+    from nncf.quantization import range_estimator as estimator
+
+    def side() -> Any:
+        return estimator.StatisticsCollectorParameters(
+            statistics_type=estimator.StatisticsType.QUANTILE,
+            aggregator_type=estimator.AggregatorType.MEAN,
+            quantile_outlier_prob=tail,
+        )
+
+    return estimator.RangeEstimatorParameters(min=side(), max=side())
+
+
+def quantized(model: openvino.Model) -> Counter[str]:
+    """How many operations of each type read a fake-quantized value."""
+    found: Counter[str] = Counter()
+    for op in model.get_ops():
+        makers = [port.get_source_output().get_node().get_type_name() for port in op.inputs()]
+        if makers and makers[0] == FAKE and op.get_type_name() not in (FAKE, "Result"):
+            found[op.get_type_name()] += 1
+    return found
+
+
+def _restore_names(model: openvino.Model, result: openvino.Model) -> None:
+    """Give the result the names of the model that it was made of."""
+    wanted = openvino_format.signature(model)
+    openvino_format.name_inputs(result, tuple(spec.name for spec in wanted.inputs))
+    openvino_format.name_outputs(result, tuple(spec.name for spec in wanted.outputs))
