@@ -22,8 +22,8 @@ FLOORS: list[tuple[str, str]] = [
     ("2b", "formats"),
     ("3", "passes targets sources metrics layouts shorthand"),
     ("4", "equivalence gates samples dataset chain measure"),
-    ("5a", "plan worker report bundle testing doctor inspection sketch listing"),
-    ("5b", "produce"),
+    ("5a", "plan worker report bundle listing anatomy sketch testing"),
+    ("5b", "produce doctor documents"),
     ("5c", "assess"),
     ("6", "execute"),
     ("7", "commands"),
@@ -98,10 +98,11 @@ def siblings(imports: dict[str, set[str]]) -> list[str]:
     """Sentences about plugins that import each other; `export_faults` is a part of `export`, not a plugin."""
     faults = []
     for module, targets in imports.items():
-        folder, _, name = module.partition(".")
+        folder, name, *_ = *module.split("."), ""
         for target in targets:
-            other, _, part = target.partition(".")
-            if folder in PLUGINS and other == folder and part and not part.startswith(f"{name}_"):
+            other, part, *_ = *target.split("."), ""
+            own = part in ("", name) or part.startswith(f"{name}_")
+            if folder in PLUGINS and other == folder and not own:
                 faults.append(f"{module} imports {target}")
     return sorted(faults)
 
