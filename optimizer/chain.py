@@ -182,9 +182,9 @@ def _require_tools(use: str, plugin: Any) -> None:
 
 
 def extra_of(distribution: str) -> str:
-    """The extra of this package that brings a distribution, "all" when unknown."""
+    """The extra of this package that brings a distribution, "all" when none does."""
     for line in importlib.metadata.requires("optc") or []:
         found = re.match(r"([A-Za-z0-9._-]+).*extra == ['\"]([\w-]+)['\"]", line)
-        if found and found[1].lower() == distribution.lower() and found[2] != "dev":
+        if found and found[1].lower() == distribution.lower() and found[2] not in ("all", "dev"):
             return found[2]
     return "all"

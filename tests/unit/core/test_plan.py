@@ -1,0 +1,177 @@
+"""The planner: what it inserts, shares, skips and refuses, and what a key depends on. Nothing is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimizer import registry
+from optimizer.commands.plan import reason
+from optimizer.errors import OptimizerError
+from optimizer.plan import Plan, plan
+from optimizer.recipe import parse
+from optimizer.store import Store
+
+NET = "from torch import nn\n\ndef Net():\n    return nn.Linear(4, 2)\n"
+DATA: dict[str, Any] = {"source": {"npz": {"path": "d.npz"}}, "label": "y"}
+BASE: dict[str, Any] = {
+    "schema": 1,
+    "model": {"entry": "net.py:Net", "inputs": {"x": "float32[batch,4]"}},
+    "data": {"calibrate": DATA, "evaluate": DATA},
+    "variants": {"fp32": [], "int8": ["quantize.static"]},
+    "targets": ["onnxruntime", "openvino"],
+    "baseline": "fp32",
+    "measure": {"metrics": ["top1"]},
+    "gates": ["top1 drop <= 1pp"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((64, 4), dtype=np.float32), y=np.arange(64) % 2)
+    return tmp_path
+
+
+def planned(folder: Path, **changes: Any) -> Plan:
+    return plan(parse({**BASE, **changes}, "test", folder))
+
+
+def uses(found: Plan, candidate: str) -> list[str]:
+    keys = next(c.steps for c in found.candidates if c.name == candidate)
+    return [found.step(k).use for k in keys]
+
+
+def test_what_a_recipe_need_not_say_is_inserted_where_it_is_needed(folder: Path) -> None:
+    found = planned(folder)
+    start = ["load", "export", "simplify"]
+    assert uses(found, "fp32@onnxruntime") == [*start, "onnxruntime"]
+    assert uses(found, "int8@onnxruntime") == [*start, "quantize.static", "onnxruntime"]
+    assert uses(found, "int8@openvino") == [*start, "openvino", "quantize.static"]  # NNCF works on the IR
+    assert uses(planned(folder, simplify=False), "fp32@openvino") == ["load", "export", "openvino"]
+
+
+def test_equal_ingredients_are_shared_and_the_scheme_parts_the_ways(folder: Path) -> None:
+    found = planned(folder)
+    assert sum(s.use == "export" for s in found.steps) == 1
+    assert len({s.key for s in found.steps if s.use == "quantize.static"}) == 2
+    assert [s.source is None for s in found.steps] == [s.use == "load" for s in found.steps]
+
+
+def test_a_pair_that_cannot_be_is_skipped_with_the_reason(folder: Path) -> None:
+    found = planned(folder, targets=["pytorch", "onnxruntime"])
+    by_name = {c.name: c for c in found.candidates}
+    assert "pytorch" in str(by_name["int8@pytorch"].skipped)
+    assert by_name["fp32@pytorch"].skipped is None
+    assert {e.candidate for e in found.evaluations} == {"fp32@pytorch", "fp32@onnxruntime", "int8@onnxruntime"}
+
+
+def test_a_variant_that_fits_no_target_is_an_error(folder: Path) -> None:
+    with pytest.raises(OptimizerError, match="'int8' fits none of the recipe's targets"):
+        planned(folder, targets=["pytorch"])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "expected"),
+    [
+        ("fp32", {"int8@onnxruntime": "fp32@onnxruntime", "int8@openvino": "fp32@openvino"}),
+        ("fp32@onnxruntime", {"int8@openvino": "fp32@onnxruntime", "fp32@openvino": "fp32@onnxruntime"}),
+        (None, {"int8@openvino": "fp32@openvino", "fp32@openvino": None}),
+    ],
+)
+def test_the_baseline_is_per_target_or_one_for_all(folder: Path, baseline: str | None, expected: dict) -> None:
+    found = planned(folder, baseline=baseline).baselines
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variants": {"fp32": [], "a": ["quantise.static"]}}, "did you mean 'quantize.static'"),
+        ({"targets": ["onnxruntim"]}, "did you mean 'onnxruntime'"),
+        ({"measure": {"metrics": ["top2"]}}, "unknown metric 'top2'"),
+        ({"variants": {"fp32": [], "a": [{"quantize.static": {"sample": 3}}]}}, "did you mean 'samples'"),
+        ({"targets": [{"openvino": {"stream": 1}}]}, "did you mean 'streams'"),
+        ({"export": {"opsett": 18}}, "did you mean 'opset'"),
+        ({"data": {"evaluate": DATA}}, "needs the data role 'calibrate'"),
+        ({"data": {"calibrate": DATA}, "gates": []}, "need data to evaluate on"),
+        ({"data": {"calibrate": DATA, "evaluate": "digitz/test"}}, "unknown card 'digitz'"),
+        ({"gates": ["top5 drop <= 1pp"]}, "'top5' is not measured"),
+        ({"gates": ["top1 dorp <= 1pp"]}, "drop"),
+        ({"gates": ["int9: top1 drop <= 1pp"]}, "unknown variant 'int9'"),
+        ({"gates": ["@tensorrt: top1 drop <= 1pp"]}, "unknown target 'tensorrt'"),
+        ({"gates": ["top1 drop >= 1pp"]}, "<="),
+        ({"variants": {"a": ["simplify"]}, "baseline": None}, "the recipe has none"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_found_before_anything_runs(folder: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptimizerError) as caught:
+        planned(folder, **change)
+    assert re.search(message, str(caught.value)), str(caught.value)
+
+
+def test_a_target_that_is_not_usable_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.load("targets", "openvino"), "probe", lambda: "the moon is wrong; wait")
+    with pytest.raises(OptimizerError, match="'openvino' is not usable here: the moon is wrong"):
+        planned(folder)
+
+
+def test_a_missing_tool_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optimizer import machine
+
+    real = machine.version_of
+    monkeypatch.setattr(machine, "version_of", lambda name: None if name == "onnxslim" else real(name))
+    with pytest.raises(OptimizerError, match=r"pip install 'optc\[torch\]'"):
+        planned(folder)
+
+
+def test_keys_depend_on_content_and_not_on_place(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("elsewhere")
+    for name in ("net.py", "d.npz"):
+        (other / name).write_bytes((folder / name).read_bytes())
+    assert [s.key for s in planned(folder).steps] == [s.key for s in planned(other).steps]
+    (other / "net.py").write_text(NET + "# changed\n")
+    assert planned(folder).steps[0].key != planned(other).steps[0].key
+
+
+@pytest.mark.parametrize(
+    ("change", "same", "other"),
+    [
+        ({"seed": 1}, {"load", "export", "simplify"}, {"quantize.static"}),
+        (
+            {"name": "renamed", "gates": [], "description": "x"},
+            {"load", "export", "quantize.static", "openvino"},
+            set(),
+        ),
+        ({"measure": {"metrics": [], "latency": {"threads": 2}}, "gates": []}, {"openvino", "quantize.static"}, set()),
+        ({"export": {"opset": 17}}, {"load"}, {"export", "simplify", "quantize.static"}),
+        ({"model": {**BASE["model"], "license": "MIT"}}, {"load", "export"}, set()),
+    ],
+)
+def test_what_changes_a_key(folder: Path, change: dict[str, Any], same: set[str], other: set[str]) -> None:
+    def keys(found: Plan, names: set[str]) -> set[str]:
+        return {s.key for s in found.steps if s.use in names}
+
+    before, after = planned(folder), planned(folder, **change)
+    assert keys(before, same) == keys(after, same)
+    assert not keys(before, other) & keys(after, other)
+
+
+def test_a_miss_says_which_ingredient_changed(folder: Path, store: Store) -> None:
+    before = planned(folder)
+    for step in before.steps:
+        assert reason(step, store) == "to build: never built here"
+        store.remember(step.label, step.ingredients)
+    after = planned(folder, export={"opset": 17})
+    why = {s.use: reason(s, store) for s in after.steps}
+    assert why["load"] == "to build: no longer in the store"
+    assert "options.opset: 18 -> 17" in why["export"]
+    assert why["simplify"] == "to build: its source changes"
+    with store.stage(after.steps[0].key) as out:
+        store.commit(out, after.steps[0].key, {})
+    assert reason(after.steps[0], store) == "in the store"
