@@ -37,10 +37,8 @@ class Options(Strict):
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # read by the executor
     """Write a simplified `model.onnx`; the source's own files, with a warning, when that fails or changes results."""
-    reason = _simplify(source.path, out) or _changed(ctx, out)
+    reason = _simplify(source.path, ctx, out) or _changed(ctx, out)
     if reason is None:
-        before, after = (len(onnx_format.parse(path / onnx_format.FILE).graph.node) for path in (source.path, out))
-        ctx.note("nodes", {"before": before, "after": after})
         return
     ctx.warn(f"simplification was taken back: {reason}")
     ctx.note("rolled_back", reason)
@@ -50,28 +48,35 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
         shutil.copyfile(file, out / file.name)  # a hard link to external data is refused as a possible attack
 
 
-def _simplify(source: Path, out: Path) -> str | None:
+def _simplify(source: Path, ctx: Context, out: Path) -> str | None:
     """Simplify into `out`; the reason when that cannot be done."""
     import onnx
     import onnxslim
 
     try:
+        model = onnx_format.load(source)
+        before = len(model.graph.node)
         with quiet():
-            model = onnxslim.slim(onnx_format.load(source))
+            model = onnxslim.slim(model)
         onnx_format.save(model, out)
-        formats.read("onnx", out)
-    except OptimizerError as error:
-        return error.message
-    except (*FAULTS, onnx.checker.ValidationError) as error:
-        return f"onnxslim failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    except FAULTS as error:
+        return _failure(error)
+    except onnx.checker.ValidationError as error:  # has no base that the others share
+        return _failure(error)
+    ctx.note("nodes", {"before": before, "after": len(model.graph.node)})
     return None
+
+
+def _failure(error: Exception) -> str:
+    return f"onnxslim failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 def _changed(ctx: Context, out: Path) -> str | None:
     """What the comparison with the source says against the result."""
-    if ctx.check is None:
-        return None
     try:
+        if ctx.check is None:
+            formats.read("onnx", out)
+            return None
         check = ctx.check(out)
     except OptimizerError as error:
         return error.message
