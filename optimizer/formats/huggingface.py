@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.formats.quiet import quiet
-from optimizer.formats.torch import Built
+from optimizer.formats.record import Built
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from optimizer import usercode
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats import weights
 from optimizer.formats.quiet import quiet
-from optimizer.formats.torch import Built, Record
+from optimizer.formats.record import Built, Record
 
 if TYPE_CHECKING:
     import torch

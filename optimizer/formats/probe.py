@@ -10,7 +10,8 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats.feeds import sizes_of, synthetic_feeds
-from optimizer.formats.torch import Built, Record, TorchModel, as_array, as_tensor
+from optimizer.formats.record import Built, Record
+from optimizer.formats.torch import TorchModel, as_array, as_tensor
 from optimizer.protocols import Feeds
 from optimizer.values import Signature, TensorSpec
 

@@ -7,8 +7,8 @@ and a file that has changed since is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from optimizer import fingerprint, schema, usercode
 from optimizer.errors import OptimizerError
 from optimizer.formats.outputs import flatten
+from optimizer.formats.record import Built, Record
 from optimizer.protocols import Feeds
 from optimizer.values import Signature, TensorSpec
 
@@ -24,45 +25,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-LAYOUT = 1
+__all__ = [
+    "Built", "Record", "TorchModel", "as_array", "as_tensor", "digests", "files", "flat_outputs", "load_record",
+    "open_model", "read", "referred", "size", "write",
+]  # fmt: skip
 FILE = "module.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """How to rebuild a module: one of `entry`, `file` and `hf`, and the digests that they had."""
-
-    signature: Signature
-    entry: str | None = None
-    args: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    file: str | None = None
-    hf: str | None = None
-    task: str | None = None
-    dims: dict[str, tuple[int, int]] = field(default_factory=dict)  # smallest and largest size to support
-    seed: int = 0  # of weights that the entry's callable draws
-    digests: dict[str, str] = field(default_factory=dict)
-    bytes: int = 0  # parameters and buffers
-    layout: int = LAYOUT
-
-    @property
-    def origin(self) -> str:
-        """The model in the user's words, for messages."""
-        return str(self.entry or self.file or self.hf)
-
-    @property
-    def scripted(self) -> bool:
-        """Whether the module is a TorchScript archive: compiled code that no tracer of Python sees into."""
-        return self.file is not None and not self.file.endswith(".pt2")
-
-
-@dataclass(frozen=True)
-class Built:
-    """A rebuilt module in eval mode. `select` picks the outputs that count, given raw outputs and inputs."""
-
-    module: nn.Module
-    keywords: bool  # inputs go in by name
-    select: Callable[[Any, Mapping[str, torch.Tensor]], Any] | None = None
 
 
 class TorchModel:

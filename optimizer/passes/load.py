@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import torch as torch_format
+from optimizer.formats.record import Built, Record
 from optimizer.protocols import Context
 from optimizer.recipe import ModelSpec
 from optimizer.values import Artifact, Signature, TensorSpec
@@ -55,7 +56,7 @@ def run(source: Artifact | None, options: ModelSpec, ctx: Context, out: Path) ->
 def _load_torch(options: ModelSpec, ctx: Context, out: Path) -> None:
     from optimizer.formats import modules, probe
 
-    record = torch_format.Record(
+    record = Record(
         signature=_written(options.inputs),
         entry=options.entry,
         args=options.args,
@@ -91,7 +92,7 @@ def _text(path: Path | None) -> str | None:
     return str(path) if path else None
 
 
-def _with_inputs(record: torch_format.Record, built: torch_format.Built) -> torch_format.Record:
+def _with_inputs(record: Record, built: Built) -> Record:
     """The record with the inputs that the model itself declares."""
     if record.hf:
         from optimizer.formats import huggingface
@@ -109,7 +110,7 @@ def _with_inputs(record: torch_format.Record, built: torch_format.Built) -> torc
     )
 
 
-def _check_dims(record: torch_format.Record) -> None:
+def _check_dims(record: Record) -> None:
     known = record.signature.symbols()
     for name, (low, high) in record.dims.items():
         if name not in known:
