@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
-from optimizer.formats import nodes
+from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
 from optimizer.passes.quantize_static import Options, attention, ranges, thresholds
@@ -25,12 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-OPSET = 17  # what a model below PER_CHANNEL_OPSET is converted to
-PER_CHANNEL_OPSET = 13
-FOLDED = frozenset(("BatchNormalization", "Constant", "Identity", "Dropout"))  # gone after basic optimization
 # Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
 TRANSFORMER_OPS = ("Conv", "Gemm", "MatMul", "Gather")
-INFERRED = ("onnx.infer", "onnxruntime.quant")  # tells the quantizer that shapes are there
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Choice:
 
 def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
     """Write the quantized model into `out`."""
-    model = prepared(source)
+    model = onnx_ready.prepared(source)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
     tensors = activations(model, choice, scheme)
@@ -68,74 +63,6 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     ctx.note("kept", sorted(choice.kept))
     ctx.note("calibration", _summary(found, len(data), options))
     onnx_format.save(model, out)
-
-
-def prepared(source: Artifact) -> onnx.ModelProto:
-    """The model in memory as the quantizer wants it: folded, at a sufficient opset, nodes named, types known."""
-    import onnx
-
-    model = onnx_format.load(source.path)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise OptimizerError("the model is quantized already", "start from the float model")
-    if any(node.op_type in FOLDED for node in model.graph.node):
-        model = _folded(source)
-    version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
-    if version < PER_CHANNEL_OPSET:
-        model = _converted(model, version)
-    nodes.name_nodes(model)
-    if _untyped(model):
-        model = _inferred(model)
-    entry = onnx.StringStringEntryProto(key=INFERRED[0], value=INFERRED[1])
-    model.metadata_props.append(entry)
-    return model
-
-
-def _folded(source: Artifact) -> onnx.ModelProto:
-    """The model after ONNX Runtime's basic optimizations: constants folded, batch normalization in the weights."""
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-
-        def configure(settings: Any) -> None:
-            settings.optimized_model_filepath = str(Path(folder) / onnx_format.FILE)
-            if source.size > onnx_format.EXTERNAL_ABOVE:
-                entry = "session.optimized_model_external_initializers_file_name"
-                settings.add_session_config_entry(entry, onnx_format.DATA)
-
-        onnx_format.inference_session(source.path, None, "basic", configure=configure)
-        return onnx_format.load(Path(folder))
-
-
-def _converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    import onnx
-
-    try:
-        return onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, onnx.version_converter.ConvertError) as error:
-        raise OptimizerError(
-            f"the model has opset {version}, quantization per channel needs {PER_CHANNEL_OPSET}, and onnx cannot "
-            f"convert it: {' '.join(str(error).split())[:200]}",
-            f"export the model again with opset {OPSET} or later",
-        ) from None
-
-
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    graph = model.graph
-    return {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
-
-
-def _untyped(model: onnx.ModelProto) -> bool:
-    known = _types(model)
-    return any(name not in known for node in model.graph.node for name in node.output if name)
-
-
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    if model.ByteSize() <= onnx_format.EXTERNAL_ABOVE:
-        return onnx.shape_inference.infer_shapes(model)
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-        onnx_format.save(model, Path(folder))
-        onnx.shape_inference.infer_shapes_path(str(Path(folder) / onnx_format.FILE))
-        return onnx_format.load(Path(folder))
 
 
 def choose(model: onnx.ModelProto, options: Options, scheme: QuantScheme, warn: Callable[[str], None]) -> Choice:
@@ -170,7 +97,7 @@ def activations(model: onnx.ModelProto, choice: Choice, scheme: QuantScheme) -> 
     """The float tensors whose range decides a scale."""
     import onnx
 
-    floats = {name for name, kind in _types(model).items() if kind == onnx.TensorProto.FLOAT}
+    floats = {name for name, kind in onnx_ready.types(model).items() if kind == onnx.TensorProto.FLOAT}
     floats -= {tensor.name for tensor in model.graph.initializer}
     found: dict[str, None] = {}
     for node in filter(choice.takes, model.graph.node):
@@ -227,9 +154,8 @@ def _insert(
             },
         )
         quantizer.quantize_model()
-    for entry in list(model.metadata_props):
-        if (entry.key, entry.value) == INFERRED:
-            model.metadata_props.remove(entry)
+        quantizer.model.topological_sort()  # new nodes were appended; ONNX wants producers first
+    onnx_ready.unmark(model)
 
 
 def quantized(model: onnx.ModelProto, ops: Sequence[str]) -> Counter[str]:
