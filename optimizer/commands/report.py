@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from optimizer import report as reports
-from optimizer import schema
 from optimizer.commands import console
 from optimizer.console import table
-from optimizer.errors import OptimizerError
+from optimizer.inspection import read_run
 
 
 def report(
@@ -20,13 +19,8 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write into [default: beside it]")] = None,
 ) -> None:
     """Write the report of a run record: HTML, Markdown and JUnit."""
-    path = run / "run.json" if run.is_dir() else run
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise OptimizerError(f"no such run record: {path}", "optc build writes one as build/NAME/run.json") from None
-    found = schema.load_run(data, str(path))
-    written = reports.render(found, out or path.parent)
+    found, _ = read_run(run)
+    written = reports.render(found, out or (run if run.is_dir() else run.parent))
     screen = console(ctx)
     rows, header, right = reports.table(found)
     screen.print(table(rows, header, right))

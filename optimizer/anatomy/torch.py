@@ -1,0 +1,48 @@
+"""A PyTorch module taken apart; multiply-accumulates are counted by running it once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from optimizer.anatomy import Anatomy, sized
+from optimizer.formats.feeds import synthetic_feeds
+from optimizer.formats.torch import TorchModel, open_model
+
+
+def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
+    """Layers, parameters and multiply-accumulates of the artifact in `path`, at the sizes `dims` (1 where silent)."""
+    model = open_model(path)
+    module = model.module
+    parameters: Counter[str] = Counter()
+    for tensor in module.parameters():
+        parameters[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    layers = Counter(
+        getattr(inner, "original_name", type(inner).__name__)
+        for inner in module.modules()
+        if not list(inner.children())
+    )
+    sizes = sized(model.signature, dims, {name: low for name, (low, _) in model.record.dims.items()})
+    return Anatomy(
+        kind="PyTorch",
+        signature=model.signature,
+        parameters=dict(parameters.most_common()),
+        operators=dict(sorted(layers.items(), key=lambda item: (-item[1], item[0]))),
+        macs=_macs(model, sizes),
+        sizes=sizes,
+        facts={"module": getattr(module, "original_name", type(module).__name__)},
+    )
+
+
+def _macs(model: TorchModel, sizes: Mapping[str, int]) -> int | None:
+    """Half the floating-point operations of matrix products and convolutions in one run; compiled code hides them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if model.record.scripted:
+        return None
+    # The fused attention of CPUs is one operator that the counter does not know.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(synthetic_feeds(model.signature, sizes, model.record.seed))
+    return int(counter.get_total_flops()) // 2
