@@ -43,6 +43,11 @@ class Options(Strict):
     )
 
 
+def tools(scheme: QuantScheme) -> tuple[str, ...]:
+    """The distributions that decide the result for a target."""
+    return ("openvino", "nncf") if scheme.format == "openvino" else TOOLS
+
+
 def refuse(options: Options, scheme: QuantScheme) -> str | None:
     """Why this step cannot be done for a target, or None."""
     if scheme.format not in CONSUMES:

@@ -61,8 +61,8 @@ class _Stream:
 
     def __iter__(self) -> Iterator[Feeds]:
         for done, feeds in enumerate(self.data.feeds(), start=1):
-            yield feeds
             self.progress(min(done, len(self.data)), len(self.data))
+            yield feeds
 
 
 def _others(options: Options, every: list[selectors.Node]) -> set[str]:
