@@ -129,7 +129,7 @@ class _Chain:
         self.lowered = True
 
     def _append(self, use: str, plugin: Any, options: BaseModel, produces: str) -> None:
-        _require_tools(use, plugin)
+        tools = _tools(use, plugin, options)
         missing = [role for role in plugin.DATA if role not in self.digests]
         if missing:
             raise OptimizerError(
@@ -139,14 +139,20 @@ class _Chain:
             )
         source = self.steps[-1].key if self.steps else None
         scheme = self.target.SCHEME if plugin.SCHEMED else None
-        ingredients = self._ingredients(use, plugin, options, source, scheme)
+        ingredients = self._ingredients(use, plugin, options, source, scheme, tools)
         key = fingerprint.of_value(ingredients)
         self.steps.append(
             Step(use, plugin, options, source, produces, scheme, ingredients, key, f"{self.label}: {use}")
         )
 
     def _ingredients(
-        self, use: str, plugin: Any, options: BaseModel, source: str | None, scheme: QuantScheme | None
+        self,
+        use: str,
+        plugin: Any,
+        options: BaseModel,
+        source: str | None,
+        scheme: QuantScheme | None,
+        tools: dict[str, str],
     ) -> dict[str, Any]:
         found: dict[str, Any] = {
             "layout": KEY_LAYOUT,
@@ -154,7 +160,7 @@ class _Chain:
             "version": plugin.VERSION,
             "options": _compile_options(plugin, options),
             "source": source,
-            "tools": {name: machines.version_of(name) for name in plugin.TOOLS},
+            "tools": tools,
         }
         if plugin.DATA:
             found["data"] = {role: self.digests[role] for role in plugin.DATA}
@@ -175,10 +181,15 @@ def _listed(names: tuple[str, ...]) -> str:
     return " or ".join(names)
 
 
-def _require_tools(use: str, plugin: Any) -> None:
-    for name in plugin.TOOLS:
-        if machines.version_of(name) is None:
+def _tools(use: str, plugin: Any, options: BaseModel) -> dict[str, str]:
+    """Distribution -> version of what a step works with; OptimizerError naming the extra of one that is missing."""
+    found = {}
+    for name in plugin.tools(options) if hasattr(plugin, "tools") else plugin.TOOLS:
+        version = machines.version_of(name)
+        if version is None:
             raise missing_extra(name, extra_of(name), f"'{use}'")
+        found[name] = version
+    return found
 
 
 def extra_of(distribution: str) -> str:

@@ -62,8 +62,10 @@ class Plan:
 
     def tools(self) -> dict[str, str]:
         """Versions of every distribution that a step or a target uses."""
-        names = {t for s in self.steps for t in s.plugin.TOOLS} | {"optc", "numpy"}
-        return {name: machines.version_of(name) or "absent" for name in sorted(names)}
+        found = {name: machines.version_of(name) or "absent" for name in ("optc", "numpy")}
+        for step in self.steps:
+            found.update(step.ingredients["tools"])
+        return dict(sorted(found.items()))
 
 
 def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:

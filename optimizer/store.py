@@ -142,6 +142,24 @@ class Store:
             yield
 
     @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep every entry while the block runs: trimming and clearing are refused meanwhile."""
+        with disk_errors(self.root), (self.root / "in-use.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        with disk_errors(self.root), (self.root / "in-use.lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OptimizerError(
+                    f"cannot {what} the store {self.root}: a build is using it", "try again when the build has ended"
+                ) from None
+            yield
+
+    @contextlib.contextmanager
     def stage(self, key: str) -> Iterator[Path]:
         """An empty folder to build an entry in; removed on leaving unless `commit` took it."""
         folder = self.root / "staging" / f"{key[:16]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -205,12 +223,13 @@ class Store:
     def trim(self, max_bytes: int) -> list[StoredEntry]:
         """Remove the least recently used entries until at most `max_bytes` are left; returns the removed."""
         kept, removed = 0, []
-        for entry in self.entries():
-            if kept + entry.size <= max_bytes:
-                kept += entry.size
-            else:
-                self._remove(self._folder(entry.key))
-                removed.append(entry)
+        with self._alone("trim"):
+            for entry in self.entries():
+                if kept + entry.size <= max_bytes:
+                    kept += entry.size
+                else:
+                    self._remove(self._folder(entry.key))
+                    removed.append(entry)
         return removed
 
     def verify(self) -> list[tuple[str, str]]:
@@ -229,10 +248,10 @@ class Store:
 
     def clear(self) -> int:
         """Remove every entry; returns the bytes freed."""
-        freed = sum(entry.size for entry in self.entries())
-        for name in ("objects", "slots", "locks"):
-            with disk_errors(self.root):
-                shutil.rmtree(self.root / name, ignore_errors=False)
+        with self._alone("clear"):
+            freed = sum(entry.size for entry in self.entries())
+            for name in ("objects", "slots", "locks"):
+                shutil.rmtree(self.root / name)
                 (self.root / name).mkdir()
         return freed
 

@@ -67,9 +67,10 @@ def build(
     planned = plan(found)
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
-    done = execute.execute(planned, artifacts, screen, measure)
-    paths = execute.write(done, folder)
-    bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
+    with artifacts.in_use():
+        done = execute.execute(planned, artifacts, screen, measure)
+        paths = execute.write(done, folder)
+        bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
     if json:
         screen.print(schema.dump_run(done.run).decode())
     else:
@@ -104,6 +105,9 @@ def _summary(
     rows, header, right = report.table(run)
     screen.print(table(rows, header, right))
     screen.print()
+    for candidate in run.candidates:
+        if candidate.skipped:
+            screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
     for verdict in run.verdicts:
         colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
         screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")

@@ -15,7 +15,7 @@ from optimizer.values import Artifact, Signature, TensorSpec
 VERSION = 1
 CONSUMES: tuple[str, ...] = ()
 PRODUCES = None  # see `produces`
-TOOLS: tuple[str, ...] = ()
+TOOLS: tuple[str, ...] = ()  # see `tools`
 DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = None
@@ -26,6 +26,13 @@ OLD_OPSET = 13  # the first with per-channel DequantizeLinear
 def produces(spec: ModelSpec) -> str:
     """The format that a model becomes: decided by the spelling of its file."""
     return "onnx" if spec.file is not None and spec.file.suffix == ".onnx" else "torch"
+
+
+def tools(options: ModelSpec) -> tuple[str, ...]:
+    """The distributions that read this model: an ONNX file needs no torch."""
+    if produces(options) == "onnx":
+        return ("onnx",)
+    return ("torch", "safetensors", *(("transformers",) if options.hf else ()))
 
 
 def stale(path: Path, options: ModelSpec) -> bool:

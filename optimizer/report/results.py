@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import textwrap
 from dataclasses import dataclass
 
 from optimizer.report import numerals
@@ -81,10 +80,8 @@ def table(run: Run) -> tuple[list[list[str]], list[str], list[int]]:
 
 
 def verdict(row: ResultRow) -> str:
-    """The last cell of a row: the outcome, for a skipped candidate with the reason."""
-    if row.candidate.skipped is None:
-        return row.outcome
-    return f"skipped: {textwrap.shorten(row.candidate.skipped, 72, placeholder=' ...')}"
+    """The last cell of a row."""
+    return row.outcome if row.candidate.skipped is None else "skipped"
 
 
 def short_precision(text: str | None) -> str:

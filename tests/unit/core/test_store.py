@@ -90,6 +90,18 @@ def test_trim_removes_the_least_recently_used_first(store: Store) -> None:
     assert store.entries() == []
 
 
+def test_a_store_in_use_is_not_trimmed_or_cleared(store: Store) -> None:
+    put(store)
+    with store.in_use():
+        with pytest.raises(OptimizerError, match="cannot trim the store .* a build is using it"):
+            store.trim(0)
+        with pytest.raises(OptimizerError, match="cannot clear"):
+            store.clear()
+        with Store.open(store.root).in_use():
+            assert store.get(KEY) is not None
+    assert store.clear() > 0
+
+
 def test_staging_of_a_dead_process_is_swept_and_of_a_living_one_kept(tmp_path: Path) -> None:
     root = tmp_path / "s"
     Store.open(root)
