@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer import anatomy, bundle, recipe, report, schema, shorthand
+from optimizer import anatomy, bundle, formats, recipe, report, schema, shorthand
 from optimizer.anatomy import Anatomy
 from optimizer.console import duration, size, table
 from optimizer.errors import OptimizerError
 from optimizer.recipe import DataRef, Recipe, Use
-from optimizer.store import Store
+from optimizer.store import Store, StoredEntry
 from optimizer.values import Run, Signature
 
 KEY = re.compile(r"[0-9a-f]{8,64}")
@@ -84,7 +84,20 @@ def _stored(key: str, asked: Asked) -> View:
             else "no stored artifact has a key that begins"
         )
         raise OptimizerError(f"{what} with '{key}'", "optc cache list shows all keys")
-    return _folder(found[0].path, asked)
+    entry = found[0]
+    return _folder(entry.path, asked) if entry.format in formats.FORMATS else _entry(entry)
+
+
+def _entry(entry: StoredEntry) -> View:
+    """A stored result that is no model: accuracy rows, findings about data."""
+    files = {name: count for name, (count, _) in entry.record["files"].items()}
+    lines = [
+        f"stored      {entry.key}",
+        f"made by     {entry.use}, {entry.format}",
+        *(f"file        {name}  {size(count)}" for name, count in files.items()),
+    ]
+    document = {"what": "entry", "key": entry.key, "use": entry.use, "format": entry.format, "files": files}
+    return View("\n".join(lines), {**document, "path": str(entry.path)})
 
 
 def _loaded(thing: str, asked: Asked) -> Anatomy:
