@@ -38,7 +38,7 @@ class Options(Strict):
     keep: list[str] = Field([], description="left in float32: node names with * and ?, /regular expressions/, op:Type")
 
 
-def tools(scheme: QuantScheme) -> tuple[str, ...]:
+def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
     """The distributions that decide the result for a target."""
     return ("openvino",) if scheme.format == "openvino" else TOOLS
 

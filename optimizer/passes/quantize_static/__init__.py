@@ -43,7 +43,7 @@ class Options(Strict):
     )
 
 
-def tools(scheme: QuantScheme) -> tuple[str, ...]:
+def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
     """The distributions that decide the result for a target."""
     return ("openvino", "nncf") if scheme.format == "openvino" else TOOLS
 
