@@ -87,8 +87,8 @@ class DataSpec(Strict):
         False, description="take a random subset (by the recipe's seed) instead of the first examples"
     )
     sha256: str | None = Field(None, description="digest that the source's file must have")
-    license: str | None = None
-    description: str | None = None
+    license: str | None = Field(None, description="license of the data, copied into bundles")
+    description: str | None = Field(None, description="one line, shown by optc list")
 
 
 def _data(value: Any) -> Any:
@@ -117,7 +117,7 @@ DataField: TypeAlias = Annotated[
 class LatencySpec(Strict):
     """How latency is measured: see optimizer/measure/latency.py."""
 
-    batch: list[Annotated[int, Field(ge=1)]] = [1]
+    batch: list[Annotated[int, Field(ge=1)]] = Field([1], description="batch sizes, each measured by itself")
     seconds: float = Field(10.0, gt=0, description="time budget per candidate and setting, warm-up not counted")
     restarts: int = Field(4, ge=1, description="fresh processes per candidate")
     threads: int = Field(1, ge=1, description="threads each runtime may use")
@@ -131,7 +131,7 @@ def _off(value: Any) -> Any:
 class MeasureSpec(Strict):
     """What is measured of every candidate."""
 
-    metrics: list[UseField] = []
+    metrics: list[UseField] = Field([], description="accuracy on the evaluation data")
     latency: Annotated[LatencySpec | None, BeforeValidator(_off)] = Field(
         LatencySpec(), description="false: latency is not measured"
     )
@@ -141,20 +141,24 @@ class MeasureSpec(Strict):
 class Recipe(Strict):
     """A whole build: model, data, variants, targets, measure, gates."""
 
-    schema_: Literal[1] = Field(1, alias="schema")
-    name: str = "recipe"
-    description: str = ""
-    model: ModelSpec
-    data: dict[Literal["calibrate", "evaluate", "train"], DataField] = {}
-    variants: dict[str, list[UseField]] = {"fp32": []}
-    targets: list[UseField] = Field([Use(name="onnxruntime")], min_length=1)
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this format")
+    name: str = Field("recipe", description="of the run and its bundles; a file's own name where it is absent")
+    description: str = Field("", description="one line, shown by optc list")
+    model: ModelSpec = Field(description="where the model comes from")
+    data: dict[Literal["calibrate", "evaluate", "train"], DataField] = Field(
+        {}, description="role -> data set: written out, or card/split, card.yaml#split, or a data file"
+    )
+    variants: dict[str, list[UseField]] = Field({"fp32": []}, description="name -> steps; no step: the model as it is")
+    targets: list[UseField] = Field(
+        [Use(name="onnxruntime")], min_length=1, description="runtimes that every variant is built for"
+    )
     baseline: str | None = Field(None, description="a variant (compared per target) or variant@target (one for all)")
     export: dict[str, Any] = Field({}, description="options of the export step that the planner inserts")
     simplify: bool = Field(True, description="simplify the exported graph with onnxslim")
-    measure: MeasureSpec = MeasureSpec()
-    gates: list[str] = []
+    measure: MeasureSpec = Field(MeasureSpec(), description="what is measured of every variant on every target")
+    gates: list[str] = Field([], description="inequalities that must hold, e.g. 'top1 drop <= 0.5pp'")
     bundle: Literal["best", "all", "none"] = Field("best", description="best: per target the fastest that passes")
-    seed: int = 0
+    seed: int = Field(0, description="of everything random: subsets, samples, training")
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _document: dict[str, Any] = PrivateAttr(default_factory=dict)
 
