@@ -143,7 +143,7 @@ def shape(schema: Mapping[str, Any], defined: Mapping[str, Any]) -> str:
     """A JSON Schema in words: `int`, `list of float`, `a | b`, `mapping of name to text`."""
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
-        return "step" if name == "Use" else name
+        return "name with options" if name == "Use" else name
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:
