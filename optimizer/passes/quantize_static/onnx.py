@@ -55,7 +55,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     found = ranges.observe(model, tensors, data, _clipping(options), ctx.progress)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
     _insert(model, choice, found, options, scheme)
-    counts = quantized(model, choice.ops)
+    counts = quantized(model, choice)
     if not counts:
         raise _nothing(model, choice)
     ctx.note("quantized", dict(counts))
@@ -158,11 +158,10 @@ def _insert(
     onnx_ready.unmark(model)
 
 
-def quantized(model: onnx.ModelProto, ops: Sequence[str]) -> Counter[str]:
-    """How many nodes of each type read a dequantized tensor."""
+def quantized(model: onnx.ModelProto, choice: Choice) -> Counter[str]:
+    """How many of the chosen nodes of each type read a dequantized tensor."""
     restored = {name for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.output}
-    found = (n.op_type for n in model.graph.node if n.op_type in ops and n.input and n.input[0] in restored)
-    return Counter(found)
+    return Counter(n.op_type for n in filter(choice.takes, model.graph.node) if restored & set(n.input[:1]))
 
 
 def _nothing(model: onnx.ModelProto, choice: Choice) -> OptimizerError:

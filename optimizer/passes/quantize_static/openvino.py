@@ -154,17 +154,16 @@ def _parameters(options: Options, scheme: QuantScheme) -> Any:
 
 
 def _quantile(tail: float) -> Any:
-    """Per sample the quantile that leaves `tail` outside at either end, averaged over samples."""
+    """The quantile that leaves `tail` outside at either end: of each sample, and of those the outermost."""
     from nncf.quantization import range_estimator as estimator
 
-    def side() -> Any:
-        return estimator.StatisticsCollectorParameters(
-            statistics_type=estimator.StatisticsType.QUANTILE,
-            aggregator_type=estimator.AggregatorType.MEAN,
-            quantile_outlier_prob=tail,
+    low, high = (
+        estimator.StatisticsCollectorParameters(
+            statistics_type=estimator.StatisticsType.QUANTILE, aggregator_type=outermost, quantile_outlier_prob=tail
         )
-
-    return estimator.RangeEstimatorParameters(min=side(), max=side())
+        for outermost in (estimator.AggregatorType.MIN, estimator.AggregatorType.MAX)
+    )
+    return estimator.RangeEstimatorParameters(min=low, max=high)
 
 
 def quantized(model: openvino.Model) -> Counter[str]:
