@@ -76,10 +76,10 @@ def load(path: Path) -> openvino.Model:
         ) from None
 
 
-def save(model: openvino.Model, out: Path, half: bool = False, precision: Precision | None = None) -> None:
+def save(model: openvino.Model, out: Path, half: bool = False, precision: Precision = "f32") -> None:
     """Write the model into the directory `out`; `half` stores its float weights in 16 bits."""
     library().save_model(model, str(out / FILE), compress_to_fp16=half)
-    if precision:
+    if precision != "f32":
         (out / RUNTIME).write_text(json.dumps({"precision": precision}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -42,7 +42,7 @@ SCHEME = QuantScheme(
     quantize_bias=False,
     half=("fp16", "bf16"),
 )
-COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")
 INTEGERS = ("i8", "u8", "i4", "u4")
 
 

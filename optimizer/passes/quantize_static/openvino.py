@@ -45,7 +45,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
             "loosen keep, or list more operator types in ops",
         )
     _restore_names(model, result)
-    openvino_format.save(result, out)
+    openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("quantized", dict(counts))
     ctx.note("architecture", "transformer" if transformer else "cnn")
     ctx.note("kept", sorted(kept))
