@@ -27,11 +27,16 @@ def resolve(ref: DataSpec | DataRef, base: Path) -> DataSpec:
     """
     if isinstance(ref, DataSpec):
         return _settled(ref, "data", base)
-    text, _, split = ref.ref.partition("#")
+    found = _referenced(ref.ref, base)
+    return found.model_copy(update={"label": ref.label}) if ref.label else found
+
+
+def _referenced(reference: str, base: Path) -> DataSpec:
+    text, _, split = reference.partition("#")
     if text.endswith(CARD_SUFFIXES):
-        return _from_card(schema.resolve(text, base), split, ref.ref)
+        return _from_card(schema.resolve(text, base), split, reference)
     if split:
-        raise OptimizerError(f"data '{ref.ref}': only a card (.yaml) has splits", "write card.yaml#split")
+        raise OptimizerError(f"data '{reference}': only a card (.yaml) has splits", "write card.yaml#split")
     if Path(text).suffix in FILE_SOURCES or text.startswith(PATH_STARTS) or text.endswith("/"):
         return _ad_hoc(text, base)
     card, _, split = text.rpartition("/")

@@ -217,7 +217,7 @@ def _shape_hint(column: str, found: tuple[int, ...], wanted: tuple[int | str, ..
         return f"add the transform reshape: {{column: {column}, shape: {fixed}}}"
     if len(found) == len(wanted) == 1:
         return f"the length is fixed: tokenize with length: {wanted[0]}, or pad column '{column}' to it"
-    if len(found) == len(wanted) == 3:
+    if len(found) == len(wanted) == 3 and {found[0], found[-1]} & {wanted[0], wanted[-1]}:
         first = found[-1] == wanted[0] and found[0] != wanted[0]  # channels still last, wanted first
         sides = wanted[1:] if found[0] == wanted[0] or first else wanted[:2]
         size = f"size: [{', '.join(map(str, sides))}]"

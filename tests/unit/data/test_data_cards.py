@@ -191,3 +191,10 @@ def test_shipped_cards_match_the_real_files(real_data: Path, ref: str) -> None:
     stream = dataset.open(spec, ref, None, 0)
     batch = next(stream.batches(8))
     assert batch.labels is not None and len(batch.labels) == 8
+
+
+def test_a_reference_may_name_the_label_column(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 1), np.float32), answer=np.array([0, 1]))
+    spec = dataset.resolve(DataRef(ref="d.npz", label="answer"), tmp_path)
+    assert spec.label == "answer"
+    assert dataset.digest(spec) != dataset.digest(dataset.resolve(DataRef(ref="d.npz"), tmp_path))
