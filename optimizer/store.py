@@ -26,6 +26,8 @@ from optimizer.errors import OptimizerError
 LAYOUT = 1
 STALE_SECONDS = 24 * 3600.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LITTLE_ROOM = 4 << 20  # bytes
+ROOM_HINT = "free some space (optc cache trim), or set OPTC_STORE to a bigger disk"
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -77,10 +79,7 @@ def disk_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise OptimizerError(
-                f"no room on disk while writing below {root} ({error.strerror})",
-                "free some space (optc cache trim), or set OPTC_STORE to a bigger disk",
-            ) from error
+            raise OptimizerError(f"no room on disk while writing below {root} ({error.strerror})", ROOM_HINT) from error
         if error.errno in NOT_WRITABLE:
             raise OptimizerError(
                 f"cannot write below {root} ({error.strerror}: {error.filename})",
@@ -168,6 +167,14 @@ class Store:
         try:
             with disk_errors(self.root):
                 yield folder / "files"
+        except OptimizerError as error:
+            free = shutil.disk_usage(self.root).free
+            if free >= LITTLE_ROOM:
+                raise
+            # Libraries seldom say that a disk is full; they fail in their own words.
+            raise OptimizerError(
+                f"no room on disk: {free // 1000} kB are left below {self.root} ({error.message})", ROOM_HINT
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
