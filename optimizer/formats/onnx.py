@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 FILE = "model.onnx"
 DATA = "model.onnx.data"
 EXTERNAL_ABOVE = 1_900_000_000  # bytes; a protobuf message ends at 2 GiB
+# Quantizes the weights of a layer that was left in float on purpose, when its neighbours are quantized.
+UNWANTED = ["WeightBiasQuantization"]
 ORT_FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException",
     "EPFail", "NoModel", "NotFound",
@@ -150,7 +152,9 @@ def inference_session(
         options.inter_op_num_threads = 1
     configure(options)
     try:
-        return onnxruntime.InferenceSession(str(path / FILE), options, providers=list(providers))
+        return onnxruntime.InferenceSession(
+            str(path / FILE), options, providers=list(providers), disabled_optimizers=UNWANTED
+        )
     except ort_faults() as error:
         reason = " ".join(str(error).split())[:400]
         raise OptimizerError(

@@ -1,0 +1,193 @@
+"""Tiny seeded ONNX graphs and a data set that counts what it hands out, for tests of quantization and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from optimizer.formats import onnx as onnx_format
+from optimizer.passes import quantize_static
+from optimizer.protocols import Batch, Context, Feeds
+from optimizer.targets import onnxruntime as ort_target
+from optimizer.targets import openvino as openvino_target
+from optimizer.values import Artifact, QuantScheme
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+ORT, OPENVINO = ort_target.SCHEME, openvino_target.SCHEME
+
+
+def weights(**arrays: np.ndarray) -> list[Any]:
+    return [numpy_helper.from_array(a, n) for n, a in arrays.items()]
+
+
+def model(
+    nodes: list[Any],
+    inputs: dict[str, list[Any]],
+    outputs: dict[str, list[Any]],
+    tensors: list[Any],
+    kinds: dict[str, int] | None = None,
+    opset: int = 20,
+) -> Any:
+    """A model of these nodes; inputs and outputs are float unless `kinds` says otherwise."""
+
+    def values(shapes: dict[str, list[Any]]) -> list[Any]:
+        return [helper.make_tensor_value_info(n, (kinds or {}).get(n, FLOAT), s) for n, s in shapes.items()]
+
+    graph = helper.make_graph(nodes, "tiny", values(inputs), values(outputs), tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def convnet(batch: str | int = "batch", opset: int = 20, norm: bool = False) -> Any:
+    """Conv, (BatchNorm,) Relu, Conv, Add with a shortcut, Relu, pool, Gemm; weights are named after modules."""
+    random = np.random.default_rng(3)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype("float32") / np.float32(np.sqrt(np.prod(shape[1:]) or 1))
+
+    tensors = {"conv1.weight": normal(8, 3, 3, 3), "conv2.weight": normal(8, 8, 3, 3), "linear.weight": normal(4, 8)}
+    tensors |= {"conv1.bias": normal(8), "conv2.bias": normal(8), "linear.bias": normal(4)}
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("Conv", ["image", "conv1.weight", "conv1.bias"], ["c1"], name="node_conv1", **pads)]
+    if norm:
+        tensors |= {"scale": normal(8) + 1, "shift": normal(8), "mean": normal(8), "var": normal(8) ** 2 + 1}
+        nodes.append(helper.make_node("BatchNormalization", ["c1", "scale", "shift", "mean", "var"], ["b1"], name="bn"))
+    nodes += [
+        helper.make_node("Relu", ["b1" if norm else "c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "conv2.weight", "conv2.bias"], ["c2"], name="node_conv2", **pads),
+        helper.make_node("Add", ["c2", "r1"], ["a2"], name="add"),
+        helper.make_node("Relu", ["a2"], ["r2"], name="relu2"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "linear.weight", "linear.bias"], ["logits"], name="head", transB=1),
+    ]
+    return model(nodes, {"image": [batch, 3, 8, 8]}, {"logits": [batch, 4]}, weights(**tensors), opset=opset)
+
+
+def attention(mask: float = float(np.finfo(np.float32).min)) -> Any:
+    """Tokens, an embedding, one attention head with an additive mask, a product: (n, 5) int64 -> (n, 5, 8)."""
+    random = np.random.default_rng(5)
+    square = {f"{n}.weight": random.standard_normal((8, 8)).astype("float32") / 3 for n in ("query", "key", "out")}
+    table = random.standard_normal((20, 8)).astype("float32")
+    hidden = np.triu(np.full((5, 5), np.float32(mask)), k=1)
+    nodes = [
+        helper.make_node("Gather", ["table.weight", "tokens"], ["x"], name="embed"),
+        helper.make_node("MatMul", ["x", "query.weight"], ["q"], name="query"),
+        helper.make_node("MatMul", ["x", "key.weight"], ["k"], name="key"),
+        helper.make_node("Transpose", ["k"], ["kt"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"], name="score"),
+        helper.make_node("Add", ["scores", "hidden"], ["masked"], name="mask"),
+        helper.make_node("Softmax", ["masked"], ["probabilities"], name="softmax", axis=-1),
+        helper.make_node("MatMul", ["probabilities", "x"], ["mixed"], name="mix"),
+        helper.make_node("MatMul", ["mixed", "out.weight"], ["y"], name="out"),
+    ]
+    tensors = weights(**square, **{"table.weight": table, "hidden": hidden})
+    return model(nodes, {"tokens": ["n", 5]}, {"y": ["n", 5, 8]}, tensors, kinds={"tokens": INT64})
+
+
+@dataclass
+class Data:
+    """Examples in memory; remembers the size of every batch that it gave."""
+
+    feeds: dict[str, np.ndarray]
+    views: int = 1
+    given: list[int] = field(default_factory=list)
+    name: str = "tiny"
+    digest: str = "0"
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values()))) // self.views
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        count = min(len(self), len(self) if limit is None else limit)
+        for start in range(0, count, size):
+            rows = slice(start * self.views, min(start + size, count) * self.views)
+            self.given.append(min(start + size, count) - start)
+            yield Batch({n: a[rows] for n, a in self.feeds.items()}, None, np.arange(start, start + size), self.views)
+
+
+def images(count: int = 32, seed: int = 0, views: int = 1) -> Data:
+    return Data({"image": np.random.default_rng(seed).standard_normal((count, 3, 8, 8)).astype("float32")}, views)
+
+
+def tokens(count: int = 32) -> Data:
+    return Data({"tokens": np.random.default_rng(1).integers(0, 20, (count, 5))})
+
+
+def artifact(built: Any, folder: Path) -> Artifact:
+    """The model as an artifact in the format onnx."""
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(built, folder / onnx_format.FILE)
+    return opened("onnx", folder, onnx_format.read(folder))
+
+
+def opened(kind: str, folder: Path, signature: Any) -> Artifact:
+    return Artifact(kind, folder, "key", "digest", signature, sum(f.stat().st_size for f in folder.iterdir()))
+
+
+def lowered(source: Artifact, folder: Path) -> Artifact:
+    """The artifact as OpenVINO IR."""
+    folder.mkdir(parents=True)
+    openvino_target.run(source, openvino_target.Options(), Context(), folder)
+    return opened("openvino", folder, source.signature)
+
+
+@dataclass
+class Bench:
+    """Runs a pass and keeps what it noted and warned of."""
+
+    root: Path
+    notes: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+
+    def run(
+        self, plugin: Any, source: Artifact, scheme: QuantScheme | None, data: Data | None = None, **options: Any
+    ) -> Artifact:
+        out = self.root / f"out{len(list(self.root.glob('out*')))}"
+        out.mkdir(parents=True)
+        context = Context(
+            data={"calibrate": data} if data else {},
+            scheme=scheme,
+            note=self.notes.__setitem__,
+            warn=self.warnings.append,
+            progress=lambda done, total: self.steps.append((done, total)),
+        )
+        plugin.run(source, plugin.Options(**options), context, out)
+        return opened(source.format, out, source.signature)
+
+    def static(self, source: Artifact, scheme: QuantScheme = ORT, data: Data | None = None, **options: Any) -> Artifact:
+        return self.run(quantize_static, source, scheme, data or images(), **options)
+
+
+def outputs(found: Artifact, feeds: Feeds) -> dict[str, np.ndarray]:
+    target = openvino_target if found.format == "openvino" else ort_target
+    with target.open(found, target.Options(threads=1)) as session:
+        return session(feeds)
+
+
+def precision(found: Artifact) -> str:
+    target = openvino_target if found.format == "openvino" else ort_target
+    with target.open(found, target.Options(threads=1)) as session:
+        return session.precision
+
+
+def error(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> float:
+    """Largest difference relative to the largest value."""
+    return max(float(np.abs(found[n] - a).max() / np.abs(a).max()) for n, a in expected.items())
+
+
+def op_types(found: Artifact) -> list[str]:
+    return [node.op_type for node in onnx_format.load(found.path).graph.node]
+
+
+def quantized_inputs(found: Artifact, names: Sequence[str]) -> dict[str, bool]:
+    """Whether the first two inputs of each named node are dequantized."""
+    graph = onnx_format.load(found.path).graph
+    restored = {name for n in graph.node if n.op_type == "DequantizeLinear" for name in n.output}
+    return {n.name: set(n.input[:2]) <= restored for n in graph.node if n.name in names}
