@@ -135,7 +135,7 @@ def _clashes(installed: dict[str, str]) -> Iterator[Finding]:
     optional = {need.name for extra in extras for need in _requirements(OURS, extra)}
     seen = set()
     while queue:
-        parent, need = queue.pop()
+        parent, need = queue.pop(0)
         name = canonicalize_name(need.name)
         if (parent, name) in seen or name == OURS:
             continue

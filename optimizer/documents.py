@@ -6,7 +6,7 @@ back: a step is a name or a one-key mapping, a data set may be a reference, a re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -28,14 +28,18 @@ def json_schema(document: str) -> Json:
 
 
 def _recipe() -> Json:
-    schema = _written(Recipe)
+    schema = _written(Recipe, ("passes", "targets", "metrics", "sources", "transforms"))
     schema["properties"]["extends"] = {"type": "string", "description": "a shipped recipe or a .yaml file to inherit"}
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["extends"]}]
     return schema
 
 
 def _card() -> Json:
-    schema = _written(DataSpec)
+    schema = _written(DataSpec, ("sources", "transforms"))
+    for name, options in schema["$defs"].items():
+        if "sources" in name:
+            options.pop("required", None)  # a split may bring what the card leaves open, such as the path
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["splits"]}]
     split = {key: value for key, value in schema["properties"].items() if key != "splits"}
     digest = split["sha256"]
     schema["$defs"]["Split"] = {"type": ["object", "null"], "properties": split, "additionalProperties": False}
@@ -47,10 +51,10 @@ def _card() -> Json:
     return schema
 
 
-def _written(model: type[BaseModel]) -> Json:
+def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
     """The schema of a document model with every `Use` and data reference as it is written."""
     schema = model.model_json_schema(by_alias=True, ref_template=REF)
-    choices = {kind: _options(kind) for kind in ("passes", "targets", "metrics", "sources", "transforms")}
+    choices = {kind: _options(kind) for kind in kinds}
     named = [(kind, name, options) for kind, found in choices.items() for name, options in found.items()]
     refs, shared = models_json_schema([(options, "validation") for *_, options in named], ref_template=REF)
     defined = {**schema.pop("$defs", {}), **shared.get("$defs", {})}
