@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -133,6 +134,9 @@ def name_inputs(model: openvino.Model, names: tuple[str, ...]) -> None:
 
 def reason(error: RuntimeError) -> str:
     """The telling part of an OpenVINO exception on one line."""
+    missing = re.search(r"No conversion rule found for operations: (.*)", str(error))
+    if missing:
+        return f"it has no such operator: {missing[1]}"
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
     return " ".join(" ".join(lines or [str(error)]).split())[:400]
 

@@ -94,14 +94,21 @@ def _converted(model: onnx.ModelProto, kept: set[str]) -> onnx.ModelProto:
     if not any(tensor.data_type == FLOAT for tensor in model.graph.initializer):
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     _retarget_casts(model, kept)
+    _detach_outputs(model)
     with quiet():
-        return float16.convert_float_to_float16(
-            model,
-            keep_io_types=True,
-            disable_shape_infer=True,
-            node_block_list=sorted(kept),
-            check_fp16_ready=False,  # would take the casts just changed for a converted model
-        )
+        try:
+            return float16.convert_float_to_float16(
+                model,
+                keep_io_types=True,
+                disable_shape_infer=True,
+                node_block_list=sorted(kept),
+                check_fp16_ready=False,  # would take the casts just changed for a converted model
+            )
+        except (AttributeError, ValueError) as error:  # how it fails on graphs that it does not understand
+            raise OptimizerError(
+                f"onnxconverter-common cannot convert the model to fp16: {' '.join(str(error).split())[:300]}",
+                "leave this step out, or start from a simplified graph",
+            ) from error
 
 
 def _retarget_casts(model: onnx.ModelProto, kept: set[str]) -> None:
@@ -111,3 +118,24 @@ def _retarget_casts(model: onnx.ModelProto, kept: set[str]) -> None:
             for attribute in node.attribute:
                 if attribute.name == "to" and attribute.i == FLOAT:
                     attribute.i = FLOAT16
+
+
+def _detach_outputs(model: onnx.ModelProto) -> None:
+    """An Identity before each output that is also read inside, or comes from a cast.
+
+    The converter puts a cast to float32 in the output's place, and inner readers would get float32 from it.
+    """
+    import onnx
+
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    cast = {name for node in graph.node if node.op_type == "Cast" for name in node.output}
+    for output in graph.output:
+        if output.type.tensor_type.elem_type != FLOAT or output.name not in read | cast:
+            continue
+        inner = f"{output.name}_before_output"
+        for node in graph.node:
+            node.input[:] = [inner if name == output.name else name for name in node.input]
+            node.output[:] = [inner if name == output.name else name for name in node.output]
+        graph.value_info.append(onnx.ValueInfoProto(name=inner, type=output.type))
+        graph.node.append(onnx.helper.make_node("Identity", [inner], [output.name], name=f"{inner}_identity"))

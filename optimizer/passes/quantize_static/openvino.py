@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import openvino
 
 FAKE = "FakeQuantize"
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "StridedSlice", "Pad", "MaxPool")
 
 
 def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
@@ -167,13 +168,18 @@ def _quantile(tail: float) -> Any:
 
 
 def quantized(model: openvino.Model) -> Counter[str]:
-    """How many operations of each type read a fake-quantized value."""
-    found: Counter[str] = Counter()
-    for op in model.get_ops():
-        makers = [port.get_source_output().get_node().get_type_name() for port in op.inputs()]
-        if makers and makers[0] == FAKE and op.get_type_name() not in (FAKE, "Result"):
-            found[op.get_type_name()] += 1
-    return found
+    """How many operations of each type read a fake-quantized value, moved about or as it is."""
+    computing = (op for op in model.get_ops() if op.get_type_name() not in (*MOVING, FAKE, *nodes.PLUMBING))
+    return Counter(op.get_type_name() for op in computing if _origin(op) == FAKE)
+
+
+def _origin(op: Any) -> str | None:
+    """The type of the operation that computed the first input."""
+    while op.get_input_size():
+        op = op.input(0).get_source_output().get_node()
+        if op.get_type_name() not in MOVING:
+            return str(op.get_type_name())
+    return None
 
 
 def _restore_names(model: openvino.Model, result: openvino.Model) -> None:
