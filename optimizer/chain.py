@@ -129,7 +129,8 @@ class _Chain:
         self.lowered = True
 
     def _append(self, use: str, plugin: Any, options: BaseModel, produces: str) -> None:
-        tools = _tools(use, plugin, options)
+        scheme = self.target.SCHEME if plugin.SCHEMED else None
+        tools = _tools(use, plugin, options, scheme)
         missing = [role for role in plugin.DATA if role not in self.digests]
         if missing:
             raise OptimizerError(
@@ -138,7 +139,6 @@ class _Chain:
                 f"add data: {{{missing[0]}: <card/split or file>}}; random data is never used instead",
             )
         source = self.steps[-1].key if self.steps else None
-        scheme = self.target.SCHEME if plugin.SCHEMED else None
         ingredients = self._ingredients(use, plugin, options, source, scheme, tools)
         key = fingerprint.of_value(ingredients)
         self.steps.append(
@@ -181,10 +181,13 @@ def _listed(names: tuple[str, ...]) -> str:
     return " or ".join(names)
 
 
-def _tools(use: str, plugin: Any, options: BaseModel) -> dict[str, str]:
+def _tools(use: str, plugin: Any, options: BaseModel, scheme: QuantScheme | None) -> dict[str, str]:
     """Distribution -> version of what a step works with; OptimizerError naming the extra of one that is missing."""
+    names = plugin.tools(options) if hasattr(plugin, "tools") else plugin.TOOLS
+    if scheme and hasattr(plugin, "scheme_tools"):
+        names = plugin.scheme_tools(scheme)
     found = {}
-    for name in plugin.tools(options) if hasattr(plugin, "tools") else plugin.TOOLS:
+    for name in names:
         version = machines.version_of(name)
         if version is None:
             raise missing_extra(name, extra_of(name), f"'{use}'")
