@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MOST_TRIALS = 48
+MOST_CHOICES = (48, 12, 6, 4, 3, 2, 2, 2, 1)  # per parameter, for one parameter, two, ...
 TOKENS = "int64[batch,sequence]"
 SIZES = {"batch": 2, "sequence": 16}
 WIDE, SMALL = (224, 299, 384, 32), (32, 28, 64, 224, 299)  # picture sizes: after a coarse first layer, after a fine one
@@ -93,24 +94,27 @@ def _parameters(module: nn.Module) -> list[str]:
 
 
 def _combinations(names: Sequence[str], module: nn.Module) -> Iterator[tuple[str, ...]]:
-    """Choices for all parameters together, the likeliest first: each by its name, else by the first layers."""
-    layers = list(dict.fromkeys(text for texts in _by_layers(module) for text in texts)) or ["float32[batch,16]"]
+    """Choices for all parameters together, the likeliest first: each by its name, else by the layers in their order."""
+    open_names = [name for name in names if not _is_text(name)]
+    most = MOST_CHOICES[min(len(open_names), len(MOST_CHOICES)) - 1]
+    layers = list(itertools.islice(_by_layers(module), most)) or ["float32[batch,16]"]
     choices = [[TOKENS] if _is_text(name) else layers for name in names]
-    yield from sorted(itertools.product(*choices), key=lambda texts: sum(map(layers.index, set(texts) - {TOKENS})))
+    yield from sorted(itertools.product(*choices), key=lambda texts: sum(layers.index(t) for t in texts if t in layers))
 
 
 def _is_text(name: str) -> bool:
     return name.endswith(("ids", "mask", "tokens")) or name in ("token", "tokens")
 
 
-def _by_layers(module: nn.Module) -> Iterator[list[str]]:
-    """For each kind of first layer what would fit it, in the order in which the module holds them."""
+def _by_layers(module: nn.Module) -> Iterator[str]:
+    """What would fit each layer, in the order in which the module holds them, every text once."""
     seen = set()
     for inner in module.modules():
         name = str(getattr(inner, "original_name", type(inner).__name__))
-        if name in LAYERS and name not in seen:
-            seen.add(name)
-            yield LAYERS[name](inner)
+        for text in LAYERS[name](inner) if name in LAYERS else []:
+            if text not in seen:
+                seen.add(text)
+                yield text
 
 
 def _pictures(layer: Any) -> list[str]:
