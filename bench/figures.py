@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from optimizer import console, machine
+from optimizer.disk import write_atomically
 from optimizer.measure.quantiles import Estimate
-from optimizer.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADLINE = ROOT / "reports" / "published" / "headline.json"

@@ -15,8 +15,8 @@ import figures
 from figures import HEADLINE, OPTC
 
 from optimizer import recipe
+from optimizer.disk import write_atomically
 from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
-from optimizer.store import write_atomically
 
 JUDGED = (EXIT_OK, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE)
 

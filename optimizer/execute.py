@@ -12,10 +12,11 @@ import optimizer
 from optimizer import assess, bundle, gates, report, schema, transforms
 from optimizer.bundle.runner import RUNNERS
 from optimizer.console import Console
+from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.produce import Producer
-from optimizer.store import Store, disk_errors, write_atomically
+from optimizer.store import Store
 from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run
 
 

@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import fingerprint
+from optimizer.disk import ROOM_HINT, disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 
 LAYOUT = 1
 STALE_SECONDS = 24 * 3600.0
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LITTLE_ROOM = 4 << 20  # bytes
-ROOM_HINT = "free some space (optc cache trim), or set OPTC_STORE to a bigger disk"
-NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -57,35 +55,6 @@ def default_root() -> Path:
     if os.environ.get("OPTC_STORE"):
         return Path(os.environ["OPTC_STORE"]).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optc"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: temporary file beside it, flush, rename."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise OptimizerError(f"no room on disk while writing below {root} ({error.strerror})", ROOM_HINT) from error
-        if error.errno in NOT_WRITABLE:
-            raise OptimizerError(
-                f"cannot write below {root} ({error.strerror}: {error.filename})",
-                "make it writable, or set OPTC_STORE (or --store) to a folder that is",
-            ) from error
-        raise
 
 
 class Store:

@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "optimizer"
 # From the ground up; a module imports only from rows before its own (DESIGN.md, Floors).
 FLOORS: list[tuple[str, str]] = [
     ("0a", "__init__ errors fingerprint console content rows"),
-    ("0b", "values"),
+    ("0b", "values disk"),
     ("0c", "machine"),
-    ("1", "schema"),
+    ("1", "schema disk"),
     ("2a", "protocols recipe registry store selectors scores usercode transforms"),
     ("2b", "formats"),
     ("3", "passes targets sources metrics layouts shorthand"),

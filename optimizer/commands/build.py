@@ -11,9 +11,10 @@ import yaml
 from optimizer import execute, recipe, report, schema, shorthand
 from optimizer.commands import console
 from optimizer.console import Console, duration, table
+from optimizer.disk import write_atomically
 from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, OptimizerError
 from optimizer.plan import Plan, plan
-from optimizer.store import Store, write_atomically
+from optimizer.store import Store
 from optimizer.values import Run
 
 Reference = Annotated[

@@ -10,8 +10,8 @@ import typer
 from optimizer import starter
 from optimizer.commands import console
 from optimizer.commands.inspect import pairs
+from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
-from optimizer.store import disk_errors, write_atomically
 
 
 def init(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from optimizer.disk import write_atomically
 from optimizer.report.junit import junit
 from optimizer.report.markdown import markdown
 from optimizer.report.page import html
-from optimizer.store import write_atomically
 from optimizer.values import Run
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from optimizer import machine
+from optimizer import disk, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.feeds import synthetic_feeds
@@ -90,10 +89,10 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
     """Hand the model on unchanged: ONNX Runtime compiles it when it is loaded."""
     for file in onnx_format.files(source.path):
         to = out / file.relative_to(source.path)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, to)
-        except OSError:  # another file system
+        if file.name == onnx_format.FILE:
+            disk.link_or_copy(file, to)
+        else:  # onnx.checker refuses external data that is a link, as a possible attack
+            to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
 
 

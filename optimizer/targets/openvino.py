@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from optimizer import machine
+from optimizer import disk, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import openvino as openvino_format
@@ -68,7 +66,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
     """Convert ONNX to IR with the signature's names and full-precision weights; IR is handed on as it is."""
     if source.format == "openvino":
         for file in openvino_format.files(source.path):
-            _link(file, out / file.name)
+            disk.link_or_copy(file, out / file.name)
         return
     openvino_format.save(convert(source), out)
 
@@ -98,13 +96,6 @@ def _inputs(source: Artifact, model: Any) -> list[Any]:
             "an input that no output depends on has to be left out of the model",
         )
     return found
-
-
-def _link(file: Path, to: Path) -> None:
-    try:
-        os.link(file, to)
-    except OSError:  # another file system
-        shutil.copyfile(file, to)
 
 
 @contextlib.contextmanager

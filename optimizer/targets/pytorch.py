@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from optimizer import machine
+from optimizer import disk, machine
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
 from optimizer.values import Artifact, QuantScheme, Signature
@@ -48,10 +46,7 @@ def probe() -> str | None:
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # the protocol's signature
     """Hand the artifact on: there is nothing to compile."""
     for file in source.path.iterdir():
-        try:
-            os.link(file, out / file.name)
-        except OSError:  # another file system
-            shutil.copyfile(file, out / file.name)
+        disk.link_or_copy(file, out / file.name)
 
 
 @contextlib.contextmanager

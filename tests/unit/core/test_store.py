@@ -93,7 +93,7 @@ def test_trim_removes_the_least_recently_used_first(store: Store) -> None:
 def test_a_store_in_use_is_not_trimmed_or_cleared(store: Store) -> None:
     put(store)
     with store.in_use():
-        with pytest.raises(OptimizerError, match="cannot trim the store .* a build is using it"):
+        with pytest.raises(OptimizerError, match=r"cannot trim the store .* a build is using it"):
             store.trim(0)
         with pytest.raises(OptimizerError, match="cannot clear"):
             store.clear()
@@ -174,7 +174,7 @@ def test_no_room_on_disk_says_so_and_leaves_nothing(store: Store, monkeypatch: p
 
     with pytest.raises(OptimizerError, match="no room on disk"), store.stage(KEY) as out:
         (out / "model.bin").write_text("x")
-        monkeypatch.setattr("optimizer.store.os.fsync", full)
+        monkeypatch.setattr("optimizer.disk.os.fsync", full)
         store.commit(out, KEY, {})
     assert store.get(KEY) is None
     assert list((store.root / "staging").iterdir()) == []
