@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- generated:([\w:.-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
 WIDTH = 100
-DOCUMENTS = (
+MODELS = (
     (recipe.Recipe, "Recipe", "The document. `extends: NAME` (a shipped recipe, or a file that ends in .yaml) inherits"
      " another one: mappings merge key by key, everything else replaces."),
     (recipe.ModelSpec, "model", "Exactly one of `entry`, `file` and `hf`."),
@@ -75,7 +75,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
 def recipe_reference() -> str:
     """Every key of a recipe and every option of every built-in plugin."""
     parts = ["# Recipes\n", NOTE, "A name that takes options is written `name`, or `{name: {option: value}}`.\n"]
-    for model, title, text in DOCUMENTS:
+    for model, title, text in MODELS:
         parts += [f"## {title}\n", f"{text}\n" if text else "", _options(listing.options(model))]
     for section, text in SECTIONS.items():
         parts += [f"## {section}\n", f"{text}\n"]
@@ -158,23 +158,32 @@ def _setting(run: Run) -> str:
     return f"{examples}{machine.cpu}, {machine.cores} cores"
 
 
-def documents() -> dict[Path, str]:
-    """Every generated file with the content that it should have."""
-    found = {ROOT / "docs/cli.md": cli_reference(), ROOT / "docs/recipe.md": recipe_reference()}
-    path = ROOT / "README.md"
-    return {**found, path: readme(path.read_text(encoding="utf-8"), ROOT / "reports/published")}
+def readme_text() -> str:
+    """README.md as it should be."""
+    return readme((ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "reports/published")
+
+
+PAGES = {"docs/cli.md": cli_reference, "docs/recipe.md": recipe_reference, "README.md": readme_text}
 
 
 def main(arguments: list[str]) -> int:
-    """Write what is stale, or with --check say what is."""
-    stale = [p for p, text in documents().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if "--check" in arguments:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is stale: run `make docs`\n")
-        else:
-            path.write_text(documents()[path], encoding="utf-8")
-            sys.stderr.write(f"wrote {path.relative_to(ROOT)}\n")
-    return 1 if stale and "--check" in arguments else 0
+    """Write what is stale, or with --check say what is; 1 when something is stale or cannot be made."""
+    check, faults = "--check" in arguments, 0
+    for name, make in PAGES.items():
+        path = ROOT / name
+        try:
+            text = make()
+        except ValueError as error:
+            sys.stderr.write(f"{error}\n")
+            faults += 1
+            continue
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        sys.stderr.write(f"{name} is stale: run `make docs`\n" if check else f"wrote {name}\n")
+        faults += check
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    return min(faults, 1)
 
 
 if __name__ == "__main__":

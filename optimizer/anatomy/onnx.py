@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from optimizer.anatomy import Anatomy, sized
 from optimizer.anatomy.macs import Shape, count
+from optimizer.anatomy.parts import Anatomy, sized
 from optimizer.formats import onnx as onnx_format
 
 

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from optimizer.anatomy import Anatomy, sized
+from optimizer.anatomy.parts import Anatomy, sized
 from optimizer.formats import openvino as openvino_format
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from optimizer.anatomy import Anatomy, sized
+from optimizer.anatomy.parts import Anatomy, sized
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.formats.torch import TorchModel, open_model
 
