@@ -20,6 +20,7 @@ from typer.main import get_command
 from optimizer import __version__
 from optimizer.commands import console
 from optimizer.console import Console
+from optimizer.disk import DISK_FULL, NOT_WRITABLE
 from optimizer.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, OptimizerError, suggestion
 
 COMMANDS = {
@@ -35,7 +36,7 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a document",
 }
 EXIT_BROKEN_PIPE = 141  # what a shell reports for a process that SIGPIPE ended
-ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+ENVIRONMENT = (*DISK_FULL, *NOT_WRITABLE, errno.ENOTDIR)
 
 
 class CommandTable(TyperGroup):
@@ -169,7 +170,7 @@ def _bug(screen: Console, error: Exception, arguments: list[str]) -> int:
     """Say that we failed and where the details are; a disk that refuses is the environment's fault, not ours."""
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
         place = f": {error.filename}" if error.filename else ""
-        screen.error(f"{error.strerror}{place}", "make room there or make it writable, and run it again")
+        screen.error(f"{error.strerror}{place}", "make room there, or name a folder that can be written")
         return EXIT_USAGE
     told = f"{type(error).__name__}: {error}".splitlines()[0]
     screen.error(f"this is a bug in optc: {told}", f"report it with this file: {_log(error, arguments)}")

@@ -80,8 +80,9 @@ def test_clear_names_the_folder_that_it_emptied(filled: Store, capsys: pytest.Ca
 
 def test_a_store_below_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    code = run("list", "--store", str(tmp_path / "file"))
-    assert code != EXIT_OK, capsys.readouterr()
+    assert run("list", "--store", str(tmp_path / "file")) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "Not a directory" in said and str(tmp_path / "file") in said
 
 
 @pytest.mark.parametrize(
