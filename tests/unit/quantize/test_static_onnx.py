@@ -185,3 +185,15 @@ def test_what_a_backend_does_not_have_is_refused_at_plan_time(format: str, optio
     options = quantize_static.Options(constant_weights_only=option)
     assert bool(quantize_static.refuse(options, scheme)) == refused
     assert quantize_static.refuse(quantize_static.Options(), dataclasses.replace(ORT, format="torch"))
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy"])
+def test_weights_too_large_for_one_message_are_kept_outside(
+    bench: Bench, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit is 2 GiB; here it is lowered instead of making such a model.
+    small = bench.static(artifact(convnet(norm=True), bench.root / "m"), method=method)
+    monkeypatch.setattr(onnx_format, "EXTERNAL_ABOVE", 1000)
+    source = artifact(convnet(norm=True), bench.root / "m")
+    found = bench.static(source, method=method)
+    assert np.array_equal(outputs(small, IMAGES)["logits"], outputs(found, IMAGES)["logits"])

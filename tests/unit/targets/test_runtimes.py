@@ -223,3 +223,12 @@ def test_schemes_name_their_target_and_format() -> None:
     for target, name in ((ort_target, "onnxruntime"), (openvino_target, "openvino")):
         assert target.SCHEME.target == name and target.SCHEME.format == target.PRODUCES
         assert dataclasses.asdict(target.SCHEME)["half"]
+
+
+@TARGETS
+def test_an_input_may_be_a_view(target: Any, tmp_path: Path) -> None:
+    found = compiled(target, artifact(convnet(), tmp_path / "m"), tmp_path / "out")
+    straight = images(4).feeds["image"]
+    turned = np.ascontiguousarray(straight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not turned.flags.c_contiguous
+    assert np.array_equal(outputs(found, {"image": turned})["logits"], outputs(found, {"image": straight})["logits"])
