@@ -40,13 +40,19 @@ def _findings(producer: Producer) -> tuple[str, ...]:
     key = fingerprint.of_value({"use": "check.data", "version": 1, "data": roles})
     entry = producer.store.get(key)
     if entry is None:
-        with producer.console.task("data check"), producer.store.stage(key) as out:
-            evaluate = producer.dataset("evaluate") if "evaluate" in roles else None
-            found = dataset.check(producer.dataset("calibrate"), evaluate, samples=512)
-            entry = producer.store.commit(out, key, {"use": "check.data", "format": "findings", "findings": found})
-        for text in found:
-            producer.console.warn(f"data: {text}")
+        with producer.store.lock(key):
+            entry = producer.store.get(key) or _checked(producer, key, "evaluate" in roles)
     return tuple(entry.record["findings"])
+
+
+def _checked(producer: Producer, key: str, evaluated: bool) -> StoredEntry:
+    with producer.console.task("data check"), producer.store.stage(key) as out:
+        evaluate = producer.dataset("evaluate") if evaluated else None
+        found = dataset.check(producer.dataset("calibrate"), evaluate, samples=512)
+        entry = producer.store.commit(out, key, {"use": "check.data", "format": "findings", "findings": found})
+    for text in found:
+        producer.console.warn(f"data: {text}")
+    return entry
 
 
 class Assessor:

@@ -226,7 +226,7 @@ class Store:
         """Remove every entry; returns the bytes freed."""
         with self._alone("clear"):
             freed = sum(entry.size for entry in self.entries())
-            for name in ("objects", "slots", "locks"):
+            for name in ("objects", "slots"):
                 shutil.rmtree(self.root / name)
                 (self.root / name).mkdir()
         return freed

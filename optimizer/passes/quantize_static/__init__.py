@@ -6,13 +6,11 @@ What exactly is quantized follows the target's scheme: see `onnx.py` and `openvi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from optimizer.errors import OptimizerError
+from optimizer.passes.quantize_static import onnx, openvino
+from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
-from optimizer.schema import Strict
 from optimizer.values import Artifact, QuantScheme
 
 VERSION = 1
@@ -22,25 +20,6 @@ TOOLS = ("onnx", "onnxruntime")
 DATA = ("calibrate",)
 SCHEMED = True
 LIMIT = None
-
-
-class Options(Strict):
-    """What is quantized, and how ranges are found. None leaves a choice to the target's scheme."""
-
-    method: Literal["minmax", "entropy", "percentile"] = Field(
-        "minmax", description="minmax: all that was seen; entropy: clip where least information is lost; percentile"
-    )
-    percentile: float = Field(99.99, gt=50, le=100, description="with method percentile: share of values kept, in %")
-    samples: int = Field(300, ge=1, description="calibration examples, or all when there are fewer")
-    per_channel: bool | None = Field(None, description="one scale per output channel of a weight")
-    keep: list[str] = Field([], description="left in float: node names with * and ?, /regular expressions/, op:Type")
-    model: Literal["auto", "cnn", "transformer"] = Field(
-        "auto", description="transformer: only products with weights are quantized, not what lies between them"
-    )
-    ops: list[str] | None = Field(None, description="quantize only these ONNX operator types")
-    constant_weights_only: bool | None = Field(
-        None, description="false: also products of two activations, such as attention scores"
-    )
 
 
 def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
@@ -66,8 +45,5 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
             "quantize.static needs calibration data, and there is none",
             "add data: {calibrate: <card/split or file>}; random data is never used instead",
         )
-    if source.format == "openvino":
-        from optimizer.passes.quantize_static.openvino import quantize
-    else:
-        from optimizer.passes.quantize_static.onnx import quantize
-    quantize(source, options, ctx, ctx.scheme, out)
+    backend = openvino if source.format == "openvino" else onnx
+    backend.quantize(source, options, ctx, ctx.scheme, out)

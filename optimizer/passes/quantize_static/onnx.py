@@ -14,7 +14,8 @@ from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
-from optimizer.passes.quantize_static import Options, attention, ranges, thresholds
+from optimizer.passes.quantize_static import attention, ranges, thresholds
+from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.passes.quantize_static.samples import Calibration
 from optimizer.protocols import Context

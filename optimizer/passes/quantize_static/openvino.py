@@ -15,7 +15,8 @@ from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.quiet import quiet
-from optimizer.passes.quantize_static import Options, attention
+from optimizer.passes.quantize_static import attention
+from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.samples import Calibration
 from optimizer.protocols import Context, Feeds
 from optimizer.values import Artifact, QuantScheme
