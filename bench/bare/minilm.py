@@ -122,6 +122,8 @@ def quantize_onnx(source: Path, folder: Path) -> None:
 
 def convert_and_quantize_openvino(source: Path, folder: Path) -> None:
     """ONNX -> OpenVINO IR, and that -> INT8 IR through NNCF's transformer scheme."""
+    # As in optc: their telemetry forks this process and waits for a network, which is no part of the work.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None: not importable
     import nncf
     import openvino as ov
 
