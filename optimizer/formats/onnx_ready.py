@@ -59,7 +59,7 @@ def _folded(source: Artifact) -> onnx.ModelProto:
 
 
 def _converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    import onnx
+    import onnx.version_converter
 
     try:
         return onnx.version_converter.convert_version(model, OPSET)
@@ -82,7 +82,7 @@ def _untyped(model: onnx.ModelProto) -> bool:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
+    import onnx.shape_inference
 
     if model.ByteSize() <= onnx_format.EXTERNAL_ABOVE:
         return onnx.shape_inference.infer_shapes(model)

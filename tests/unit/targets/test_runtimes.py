@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 from onnx import helper
 from quant_lab import INT64, artifact, attention, convnet, error, images, lowered, model, opened, outputs, tokens
