@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimizer.errors import OptimizerError
-from optimizer.passes.quantize_static import onnx, openvino
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
 from optimizer.values import Artifact, QuantScheme
@@ -45,5 +44,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
             "quantize.static needs calibration data, and there is none",
             "add data: {calibrate: <card/split or file>}; random data is never used instead",
         )
+    from optimizer.passes.quantize_static import onnx, openvino  # planning needs neither, nor numpy
+
     backend = openvino if source.format == "openvino" else onnx
     backend.quantize(source, options, ctx, ctx.scheme, out)
