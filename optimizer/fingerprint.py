@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import re
@@ -44,6 +45,18 @@ def of_tree(root: Path) -> str:
 def of_path(path: Path) -> str:
     """sha256 (hex) of a file, or of a directory tree."""
     return of_tree(path) if path.is_dir() else of_file(path)
+
+
+def of_input(path: Path) -> str:
+    """`of_path` of something that the user keeps: read again only when size or time of a file has changed."""
+    files = [path] if path.is_file() else files_below(path)
+    stats = [(str(file), file.stat()) for file in files]
+    return _of_input_as_of(path, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+@functools.lru_cache(maxsize=256)
+def _of_input_as_of(path: Path, stats: tuple[tuple[str, int, int], ...]) -> str:  # noqa: ARG001  # part of the cache's key
+    return of_path(path)
 
 
 def of_code(path: Path) -> str:

@@ -206,7 +206,7 @@ def _is_entry(info: Any) -> bool:
 
 def _ingredient(value: Any, is_entry: bool = False) -> Any:
     if isinstance(value, Path):
-        return "sha256:" + fingerprint.of_path(value)
+        return "sha256:" + fingerprint.of_input(value)
     if is_entry and isinstance(value, str):
         return "code:" + parse_entry(value, Path.cwd()).digest()
     if isinstance(value, BaseModel):
