@@ -42,6 +42,7 @@ def isa_digest(machine: Machine) -> str:
     return fingerprint.of_value([machine.architecture, machine.isa])[:16]
 
 
+@functools.cache
 def version_of(distribution: str) -> str | None:
     """The installed version of a distribution, or None. Reads metadata only, imports nothing."""
     try:
