@@ -88,7 +88,12 @@ class Context:
 
 
 class Pass(Protocol):
-    """A function from one artifact directory to another."""
+    """A function from one artifact directory to another.
+
+    Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
+    target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
+    libraries work; `stale(path, options) -> bool`, whether a stored artifact points at files that have moved.
+    """
 
     VERSION: int  # raise it when the same ingredients would give another result
     CONSUMES: tuple[str, ...]  # artifact formats it takes
@@ -105,7 +110,10 @@ class Pass(Protocol):
 
 
 class Target(Pass, Protocol):
-    """A runtime: compiles an artifact to the files it loads, and opens them."""
+    """A runtime: compiles an artifact to the files it loads, and opens them.
+
+    Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
+    """
 
     SCHEME: QuantScheme
 
