@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -42,20 +41,19 @@ def cost(command: Sequence[str], accept: tuple[int, ...] = (0,)) -> Cost:
     The peak is the larger of two numbers. One, looked at every 20 ms: the resident set of the process and what its
     descendants hold for themselves alone. A sum of resident sets would count a forked copy's pages again: OpenVINO's
     telemetry forks, and made bare calls of 0.6 GB look like 1.8 GB. The other is the kernel's own high-water mark of
-    the largest single process, which no short spike escapes.
+    the process (VmHWM), which no short spike escapes. Not ru_maxrss: that survives exec, so a large parent is its floor.
     """
     with tempfile.TemporaryFile() as words:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=words, stderr=words, cwd=ROOT)
         tree = _Tree(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
+        process.wait()
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        sampled = tree.finish()
+        peak = tree.finish()
         if process.returncode not in accept:
             words.seek(0)
             sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{words.read().decode()[-3000:]}")
-    return Cost(seconds, max(sampled, usage.ru_maxrss * 1024))
+    return Cost(seconds, peak)
 
 
 class _Tree:
@@ -75,9 +73,19 @@ class _Tree:
         while not self._over.wait(SAMPLING):
             try:
                 alone = sum(map(_private, self._root.children(recursive=True)))
-                self._peak = max(self._peak, int(self._root.memory_info().rss) + alone)
-            except psutil.NoSuchProcess:
+                now = int(self._root.memory_info().rss) + alone
+                self._peak = max(self._peak, now, _high_water(self._root.pid))
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 return
+
+
+def _high_water(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # gone, or not Linux
+        return 0
+    found = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
+    return int(found) * 1024
 
 
 def _private(process: psutil.Process) -> int:
