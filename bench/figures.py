@@ -41,7 +41,7 @@ def cost(command: Sequence[str], accept: tuple[int, ...] = (0,)) -> Cost:
     The peak is the larger of two numbers. One, looked at every 20 ms: the resident set of the process and what its
     descendants hold for themselves alone. A sum of resident sets would count a forked copy's pages again: OpenVINO's
     telemetry forks, and made bare calls of 0.6 GB look like 1.8 GB. The other is the kernel's own high-water mark of
-    the process (VmHWM), which no short spike escapes. Not ru_maxrss: that survives exec, so a large parent is its floor.
+    the process (VmHWM), which no short spike escapes. Not ru_maxrss: it survives exec, so a large parent is its floor.
     """
     with tempfile.TemporaryFile() as words:
         start = time.perf_counter()
