@@ -123,12 +123,19 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
     """The candidates to bundle: all that may be shipped, or per target the fastest of them.
 
     Only targets with a runner can be shipped (pytorch refers to the user's own code). A candidate with a gate that
-    did not pass is left out unless `allow_failed`.
+    did not pass is left out unless `allow_failed`, and so is then its target's baseline: nobody asked for it alone.
     """
     if which == "none":
         return []
     bad = {v.subject for v in run.verdicts if v.outcome != "pass"}
-    able = [c for c in run.candidates if not c.skipped and c.target in RUNNERS and (allow_failed or c.name not in bad)]
+    spoilt = {c.target for c in run.candidates if c.name in bad}
+    plain = (run.baseline or "").partition("@")[0]
+    able = [
+        c
+        for c in run.candidates
+        if not c.skipped and c.target in RUNNERS
+        if allow_failed or not (c.name in bad or (c.variant == plain and c.target in spoilt))
+    ]
     if which == "all":
         return able
     targets = list(dict.fromkeys(c.target for c in able))

@@ -60,6 +60,10 @@ class Plan:
         """The step of a key."""
         return next(s for s in self.steps if s.key == key)
 
+    def slot(self, step: Step) -> str:
+        """The place of a step in this recipe: what it was made of last time is remembered under this name."""
+        return f"{self.recipe.name}: {step.label}"
+
     def tools(self) -> dict[str, str]:
         """Versions of every distribution that a step or a target uses."""
         found = {name: machines.version_of(name) or "absent" for name in ("optc", "numpy")}

@@ -41,7 +41,7 @@ class Producer:
         """The step's artifact: from the store when its key is there, else made now."""
         entry = self._reusable(step)
         found = self._from_entry(step, entry, cached=True) if entry else self._locked(step)
-        self.store.remember(step.label, step.ingredients)
+        self.store.remember(self.plan.slot(step), step.ingredients)
         self.done[step.key] = found
         return found
 

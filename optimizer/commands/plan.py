@@ -33,11 +33,11 @@ def plan(
         _show(screen, planned, artifacts)
 
 
-def reason(step: Step, store: Store) -> str:
+def reason(planned: Plan, step: Step, store: Store) -> str:
     """`in the store`, or why the step has to run: what changed since this place was last built."""
     if store.get(step.key):
         return "in the store"
-    last = store.last(step.label)
+    last = store.last(planned.slot(step))
     if last is None:
         return "to build: never built here"
     found = fingerprint.changes(last, step.ingredients)
@@ -48,7 +48,7 @@ def reason(step: Step, store: Store) -> str:
 
 
 def _show(screen: Console, planned: Plan, store: Store) -> None:
-    why = {step.key: reason(step, store) for step in planned.steps}
+    why = {step.key: reason(planned, step, store) for step in planned.steps}
     rows = [[s.label, s.format, s.key[:12], why[s.key]] for s in planned.steps]
     screen.print(table(rows, ["step", "produces", "key", "state"]))
     screen.print()
@@ -86,7 +86,7 @@ def _document(planned: Plan, store: Store) -> dict[str, Any]:
                 "format": s.format,
                 "options": s.options.model_dump(mode="json"),
                 "ingredients": s.ingredients,
-                "state": reason(s, store),
+                "state": reason(planned, s, store),
             }
             for s in planned.steps
         ],

@@ -165,13 +165,15 @@ def test_what_changes_a_key(folder: Path, change: dict[str, Any], same: set[str]
 def test_a_miss_says_which_ingredient_changed(folder: Path, store: Store) -> None:
     before = planned(folder)
     for step in before.steps:
-        assert reason(step, store) == "to build: never built here"
-        store.remember(step.label, step.ingredients)
+        assert reason(before, step, store) == "to build: never built here"
+        store.remember(before.slot(step), step.ingredients)
     after = planned(folder, export={"opset": 17})
-    why = {s.use: reason(s, store) for s in after.steps}
+    why = {s.use: reason(after, s, store) for s in after.steps}
     assert why["load"] == "to build: no longer in the store"
     assert "options.opset: 18 -> 17" in why["export"]
     assert why["simplify"] == "to build: its source changes"
     with store.stage(after.steps[0].key) as out:
         store.commit(out, after.steps[0].key, {})
-    assert reason(after.steps[0], store) == "in the store"
+    assert reason(after, after.steps[0], store) == "in the store"
+    renamed = planned(folder, name="other", export={"opset": 17})
+    assert reason(renamed, renamed.steps[1], store) == "to build: never built here"
