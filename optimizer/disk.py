@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from optimizer import fingerprint
 from optimizer.errors import OptimizerError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -44,6 +46,21 @@ def disk_errors(root: Path) -> Iterator[None]:
                 "make it writable, or set OPTC_STORE (or --store) to a folder that is",
             ) from error
         raise
+
+
+def state(folder: Path) -> object:
+    """Something that changes whenever a file below `folder` does, told without reading any."""
+    stats = [(path.relative_to(folder), path.stat()) for path in fingerprint.files_below(folder)]
+    return tuple((name.as_posix(), s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
+
+
+def same_files(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files: names and bytes. Links and sizes settle most without reading."""
+    names = [path.relative_to(one) for path in fingerprint.files_below(one)]
+    if names != [path.relative_to(other) for path in fingerprint.files_below(other)]:
+        return False
+    pairs = [(one / name, other / name) for name in names]
+    return all(a.samefile(b) or filecmp.cmp(a, b, shallow=False) for a, b in pairs)
 
 
 def link_or_copy(file: Path, to: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optimizer import dataset, equivalence, fingerprint, formats, registry, samples, schema
+from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
 from optimizer.chain import Step
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
@@ -25,6 +25,15 @@ class Produced:
 
     artifact: Artifact
     record: StepRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """What was found in a folder that a step has written."""
+
+    signature: Signature
+    size: int  # bytes that the runtime needs
+    check: Check | None  # against the step's source; None for a step without one
 
 
 class Producer:
@@ -95,25 +104,30 @@ class Producer:
         source = self.done[step.source].artifact if step.source else None
         notes: dict[str, Any] = {}
         warnings: list[str] = []
-        checks: dict[str, Check] = {}
+        looked: dict[object, Looked] = {}
 
         def warn(text: str) -> None:
             warnings.append(text)
             self.console.warn(f"{step.label}: {text}")
 
-        def check(candidate: Path) -> Check:
-            digest = fingerprint.of_tree(candidate)
-            if digest not in checks:
-                checks[digest] = self._check(step, source, candidate, digest)
-            return checks[digest]
+        def look(folder: Path) -> Looked:
+            state = disk.state(folder)
+            if state not in looked:
+                looked[state] = self._look(step, source, folder)
+            return looked[state]
+
+        def check(folder: Path) -> Check:
+            found = look(folder).check
+            if found is None:
+                raise AssertionError(f"BUG: {step.label} has no source to be checked against")
+            return found
 
         start = time.perf_counter()
         step.plugin.run(source, step.options, self._context(step, source, notes, warn, check, advance), out)
-        signature = _carry(step, formats.read(step.format, out), source)
-        result = check(out) if source else None
-        if result and result.outcome == "fail":
+        result = look(out)
+        if result.check and result.check.outcome == "fail":
             raise OptimizerError(
-                f"{step.label}: the result was thrown away: {result.reason}",
+                f"{step.label}: the result was thrown away: {result.check.reason}",
                 "leave the step out, or loosen its tolerance if you know why the outputs may differ",
             )
         record = {
@@ -121,12 +135,12 @@ class Producer:
             "label": step.label,
             "format": step.format,
             "ingredients": step.ingredients,
-            "signature": dataclasses.asdict(signature),
-            "check": dataclasses.asdict(result) if result else None,
+            "signature": dataclasses.asdict(result.signature),
+            "check": dataclasses.asdict(result.check) if result.check else None,
             "notes": notes,
             "warnings": warnings,
             "seconds": time.perf_counter() - start,
-            "bytes": formats.size(step.format, out),
+            "bytes": result.size,
         }
         return self.store.commit(out, step.key, record)
 
@@ -155,17 +169,19 @@ class Producer:
             progress=advance,
         )
 
-    def _check(self, step: Step, source: Artifact | None, candidate: Path, digest: str) -> Check:
+    def _look(self, step: Step, source: Artifact | None, folder: Path) -> Looked:
+        """Read a folder back and run it against the step's source; files equal to the source's need neither."""
         if source is None:
-            raise AssertionError(f"BUG: {step.label} has no source to be checked against")
+            return Looked(formats.read(step.format, folder), formats.size(step.format, folder), None)
         limit = getattr(step.options, "tolerance", None) or step.plugin.LIMIT
         given = self.samples(source.signature)
-        if step.format == source.format and digest == fingerprint.of_tree(source.path):
-            return equivalence.identical(limit, given.synthetic)
-        signature = _carry(step, formats.read(step.format, candidate), source)
-        artifact = Artifact(step.format, candidate, step.key, digest, signature, formats.size(step.format, candidate))
+        if step.format == source.format and disk.same_files(folder, source.path):
+            return Looked(source.signature, source.size, equivalence.identical(limit, given.synthetic))
+        signature, size = _carry(step, formats.read(step.format, folder), source), formats.size(step.format, folder)
+        artifact = Artifact(step.format, folder, step.key, "", signature, size)  # its digest is known once committed
         found = self._outputs[step.key] = _outputs(artifact, given)
-        return equivalence.compare(self._reference(source), found, given.feeds, limit, given.synthetic)
+        compared = equivalence.compare(self._reference(source), found, given.feeds, limit, given.synthetic)
+        return Looked(signature, size, compared)
 
     def _reference(self, source: Artifact) -> list[dict[str, Any]]:
         if source.key not in self._outputs:

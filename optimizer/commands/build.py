@@ -116,11 +116,11 @@ def _summary(
         screen.print("gates not judged: --no-measure")
     screen.print(report.verdict_sentence(run))
     reused = sum(step.cached for step in run.steps)
-    screen.print(f"steps   {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")
+    screen.print(f"steps    {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")
     for name, path in paths.items():
-        screen.print(f"{name:7} {path}")
+        screen.print(f"{name:8} {path}")
     for _, archive in bundles:
-        screen.print(f"bundle  {archive}")
+        screen.print(f"bundle   {archive}")
 
 
 def _exit_code(run: Run, inconclusive: str | None) -> int:
