@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -15,7 +16,10 @@ from optimizer.protocols import Context
 from optimizer.schema import Strict
 from optimizer.values import Artifact
 
-VERSION = 1
+if TYPE_CHECKING:
+    import onnx
+
+VERSION = 2
 CONSUMES = ("onnx",)
 PRODUCES = "onnx"
 TOOLS = ("onnxslim", "onnx")
@@ -57,7 +61,7 @@ def _simplify(source: Path, ctx: Context, out: Path) -> str | None:
         model = onnx_format.load(source)
         before = len(model.graph.node)
         with quiet():
-            model = onnxslim.slim(model)
+            model = onnxslim.slim(model, no_shape_infer=_shaped(model))
         onnx_format.save(model, out)
     except FAULTS as error:
         return _failure(error)
@@ -65,6 +69,13 @@ def _simplify(source: Path, ctx: Context, out: Path) -> str | None:
         return _failure(error)
     ctx.note("nodes", {"before": before, "after": len(model.graph.node)})
     return None
+
+
+def _shaped(model: onnx.ModelProto) -> bool:
+    """Whether every tensor has a shape already, as after the newer exporter; inferring them is most of the work."""
+    graph = model.graph
+    known = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.HasField("shape")}
+    return all(name in known for node in graph.node for name in node.output if name)
 
 
 def _failure(error: Exception) -> str:
