@@ -58,7 +58,14 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, out: str = "out") -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "optimizer.cli", "build", "recipe.yaml", "--out", out]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Tests may run in the background of a shell, which has SIGINT ignored for all that descends from it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -185,7 +185,15 @@ def test_workers_end_with_their_parent(plugin: Path) -> None:
         time.sleep(0.05)
 
 
-def test_interrupted_measuring_leaves_no_process(plugin: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """^C raises here even where SIGINT is ignored, as in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupted_measuring_leaves_no_process(plugin: Path, interruptible: None) -> None:
     def interrupt(done: int, total: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
