@@ -37,6 +37,14 @@ targets: [onnxruntime]
 measure: {metrics: [], latency: false}
 """
 
+# Tests may run in the background of a shell, which has SIGINT ignored for all that descends from it.
+OPTC = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from optimizer.cli import main
+sys.exit(main())
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -56,16 +64,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, out: str = "out") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "optimizer.cli", "build", "recipe.yaml", "--out", out]
+    command = [sys.executable, "-c", OPTC, "build", "recipe.yaml", "--out", out]
     return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # Tests may run in the background of a shell, which has SIGINT ignored for all that descends from it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
