@@ -16,15 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+import figures
 import numpy as np
+from figures import OPTC
 
 from optimizer import bundle, fingerprint, machine
-from optimizer.measure.quantiles import Estimate, of_restarts
+from optimizer.measure.quantiles import of_restarts
 from optimizer.values import RUN_SCHEMA, Artifact, Candidate, Run, Signature, TensorSpec
 
-OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
 BY_HAND = """
 import hashlib, json, pathlib, sys, tarfile, tempfile
 with tempfile.TemporaryDirectory() as folder:
@@ -102,21 +102,6 @@ def measure(archive: Path, rounds: int) -> list[tuple[float, float]]:
     return found
 
 
-def figure(name: str, estimate: Estimate, n: int, unit: str) -> dict[str, Any]:
-    """One entry for reports/published/headline.json."""
-    here = machine.here()
-    return {
-        "name": name,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": n,
-        "unit": unit,
-        "machine": f"{here.cpu}, {here.cores} cores",
-        "command": "python bench/verify.py",
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
@@ -124,11 +109,11 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="optc-bench-") as folder:
         pairs = measure(make(Path(folder), given.megabytes), given.rounds)
-    figures = [
-        figure("verify.seconds", of_restarts([a for a, _ in pairs]), len(pairs), "s"),
-        figure("verify.ratio", of_restarts([a / b for a, b in pairs]), len(pairs), "x"),
+    found = [
+        figures.figure("verify.seconds", of_restarts([a for a, _ in pairs]), len(pairs), "s"),
+        figures.figure("verify.ratio", of_restarts([a / b for a, b in pairs]), len(pairs), "x"),
     ]
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
