@@ -181,6 +181,93 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class OpTime:
+    """What one kernel of a profiled artifact took, and what it could have taken."""
+
+    name: str  # of the graph's node; of what the runtime inserted, its own name
+    op: str  # the kernel's type in the runtime's words
+    kind: Literal["quantized", "float", "convert", "layout", "other"]
+    # quantized: computes in integers; convert: Q, DQ and casts; layout: reorders that the runtime inserted
+    dtype: str  # in which it computes
+    ms: float  # per inference
+    share: float  # of the whole inference, 0..1
+    implementation: str = ""  # the kernel and its ISA in the runtime's words
+    macs: int | None = None
+    bytes: int | None = None  # read and written at least once
+    bound: Literal["compute", "memory"] | None = None  # what limits it on this machine's roofline
+    of_peak: float | None = None  # share of that roofline that it achieves, 0..1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one inference goes, kernel by kernel, the most expensive first."""
+
+    ms: float  # per inference, profiler on
+    ops: tuple[OpTime, ...]
+    shares: dict[str, float]  # kind -> share of the time
+    peaks: dict[str, float]  # measured on this machine: "int8", "bf16", "f32" in GMAC/s, "memory" in GB/s
+    at: dict[str, Any] = field(default_factory=dict)  # batch, threads, dims
+    findings: tuple[str, ...] = ()  # sentences: unfused Q/DQ, fallbacks, reorders that cost
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """How far one tensor of a candidate lies from the same tensor of its baseline, on real samples."""
+
+    name: str  # in the candidate's graph
+    op: str  # of the node that makes it
+    against: str  # its name in the baseline
+    matched: Literal["name", "position"]
+    place: int  # in topological order, from 0
+    sqnr_db: float | None  # None: identical
+    cosine: float
+    saturated: float | None  # share of values at an end of the integer range; None where it is not quantized
+    low: float  # of the baseline's values
+    high: float
+    jump: bool = False  # the error rises here by more than its inputs explain
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantizing one layer does to the task metric: paired drops against the float model."""
+
+    layer: str  # a selector in recipe syntax
+    op: str
+    alone: Measurement | None  # only this layer quantized
+    without: Measurement | None  # every layer quantized but this one
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one candidate is slow, why it is wrong, and what to write into the recipe next."""
+
+    subject: str
+    against: str | None
+    data: str  # the samples that were used
+    profile: Profile | None = None
+    tensors: tuple[TensorError, ...] = ()
+    first_jump: str | None = None  # the first tensor whose error jumps
+    sensitivities: tuple[Sensitivity, ...] = ()  # the most harmful first
+    keep: tuple[str, ...] = ()  # selectors whose exclusion is advised, in recipe syntax
+    advice: tuple[str, ...] = ()  # sentences
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runtime options under which a candidate did best, and at what."""
+
+    subject: str
+    objective: Literal["latency", "throughput"]
+    options: dict[str, Any]  # target options that differ from the candidate's own: threads, streams
+    batch: int
+    value: float
+    low: float | None
+    high: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
 class DataRecord:
     """One data set of a run: what it was and how many examples were used."""
 
@@ -227,3 +314,6 @@ class Run:
     warnings: tuple[str, ...]
     seconds: float
     outcome: Outcome | Literal["not gated"]
+    slices: tuple[Measurement, ...] = ()  # accuracy of parts of the data; `at` names column and value
+    explanations: tuple[Explanation, ...] = ()
+    settings: tuple[Setting, ...] = ()  # the best of a sweep, per candidate and objective
