@@ -6,38 +6,18 @@ screen reader as the numbers it shows. Marks have horizontal positions in percen
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimizer.report import numerals
-
-CROWDED = 20.0
-"""A latency axis that spans more than this factor is logarithmic."""
-PAD = 3.0  # percent kept free at both ends, so that no mark is cut
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A linear or logarithmic axis from `low` to `high`; values beyond it are drawn at its end."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """The position of a value in percent of the plot's width, clamped to the plot."""
-        low, high, x = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
-        share = (x - low) / (high - low) if high > low else 0.5
-        return round(PAD + (100 - 2 * PAD) * min(max(share, 0.0), 1.0), 2)
+from optimizer.report.axes import CROWDED, PAD, Scale, Tick, clipped, fitted, labelled
 
 
 @dataclass(frozen=True)
 class Mark:
     """One shape of a row. `kind` is also its class in the page's style."""
 
-    kind: Literal["span", "box", "range", "tick", "dot", "origin", "bar", "over", "under"]
+    kind: Literal["span", "box", "range", "tick", "dot", "ring", "origin", "bar", "over", "under"]
     x: float
     to: float = 0.0
 
@@ -46,18 +26,10 @@ class Mark:
 class Line:
     """A vertical line through all rows: a reference value, or the limit of a gate."""
 
-    kind: Literal["reference", "limit"]
+    kind: Literal["reference", "second", "limit"]
     x: float
     label: str
     forbidden: tuple[float, float] | None = None  # percent range beyond a limit
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled position on the axis."""
-
-    x: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -74,11 +46,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one target."""
+    """The rows of one target, and the range that is noise for them, in percent."""
 
     target: str
     colour: int
     rows: tuple[Row, ...]
+    band: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +91,7 @@ class Datum:
     quartiles: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None
     tail: float | None = None
-    origin: bool = False  # the baseline itself: marked at the reference
+    origin: bool = False  # the baseline itself: a ring at the reference, or at its distance from itself
 
 
 def intervals(
@@ -130,18 +103,32 @@ def intervals(
     reference: tuple[float, str] | None = None,
     limits: Sequence[Limit] = (),
     log: bool = False,
+    bands: Mapping[str, tuple[float, float]] | None = None,
+    extra: tuple[float, str] | None = None,
+    solid: bool = False,
 ) -> Chart | None:
-    """A forest plot: a dot and its interval per row, a line at the reference, a shaded side at each limit."""
+    """A forest plot: a dot and its interval per row, a line at the reference, a shaded side at each limit.
+
+    `bands` are ranges that are noise, one per target; `extra` is a second value to compare with; with `solid` a bar
+    leads from the reference to each dot.
+    """
     if all(d.value is None for d in data):
         return None
+    bands = bands or {}
     ends = [v for d in data for v in (d.low, d.high, d.value) if v is not None]
-    anchors = [limit.value for limit in limits] + ([reference[0]] if reference else [])
-    scale = _fitted(ends if log else _clipped(ends, anchors), anchors, log)
+    ends += [v for target, band in bands.items() if any(d.target == target for d in data) for v in band]
+    references = [line for line in (reference, extra) if line]
+    anchors = [limit.value for limit in limits] + [value for value, _ in references]
+    scale = fitted(ends if log else clipped(ends, anchors), anchors, log)
     origin = (Mark("origin", scale.at(reference[0])),) if reference else ()
-    rows = [_row(d, origin if d.origin else _interval_marks(d, scale)) for d in data]
+    start = scale.at(reference[0]) if solid and reference else None
+    rows = [_row(d, origin if d.origin and d.value is None else _interval_marks(d, scale, start)) for d in data]
     beyond = any(mark.kind in ("over", "under") for row in rows for mark in row.marks)
-    legend = (("over", "beyond the scale"),) if beyond else ()
-    return _chart(title, caption, unit, rows, scale, _lines(scale, reference, limits), legend)
+    legend = [("band", "noise: the baseline against itself")] if bands else []
+    legend += [("over", "beyond the scale")] if beyond else []
+    chart = _chart(title, caption, unit, rows, scale, _lines(scale, references, limits), tuple(legend))
+    drawn = {target: (scale.at(low), scale.at(high)) for target, (low, high) in bands.items()}
+    return replace(chart, groups=tuple(replace(g, band=drawn.get(g.target)) for g in chart.groups))
 
 
 def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Limit] = ()) -> Chart | None:
@@ -160,7 +147,7 @@ def timings(title: str, caption: str, data: Sequence[Datum], limits: Sequence[Li
     if any(d.tail is not None for d in data):
         legend.append(("tick", "p95"))
     note = f"{caption} Logarithmic scale." if scale.log else caption
-    return _chart(title, note, "ms", rows, scale, _lines(scale, None, shown), tuple(legend))
+    return _chart(title, note, "ms", rows, scale, _lines(scale, (), shown), tuple(legend))
 
 
 def bars(title: str, caption: str, unit: str, data: Sequence[Datum]) -> Chart | None:
@@ -187,8 +174,7 @@ def _chart(
     lines: tuple[Line, ...],
     legend: tuple[tuple[str, str], ...] = (),
 ) -> Chart:
-    ticks = tuple(Tick(scale.at(v), numerals.tick(v, unit)) for v in _ticks(scale))
-    return Chart(title, caption, unit, _groups(rows), ticks, lines, legend)
+    return Chart(title, caption, unit, _groups(rows), labelled(scale, unit), lines, legend)
 
 
 def _groups(rows: Iterable[Row]) -> tuple[Group, ...]:
@@ -202,17 +188,19 @@ def _row(d: Datum, marks: tuple[Mark, ...]) -> Row:
     return Row(d.variant, d.target, d.colour, d.text, d.note, marks)
 
 
-def _interval_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
+def _interval_marks(d: Datum, scale: Scale, start: float | None = None) -> tuple[Mark, ...]:
     if d.value is None:
         return ()
     if d.value > scale.high:
         return (Mark("over", 100 - PAD),)
     if d.value < scale.low:
         return (Mark("under", PAD),)
-    dot = Mark("dot", scale.at(d.value))
+    x = scale.at(d.value)
+    bar = (Mark("bar", min(start, x), max(start, x)),) if start is not None else ()
+    dot = Mark("ring" if d.origin else "dot", x)
     if d.low is None or d.high is None:
-        return (dot,)
-    return (Mark("span", scale.at(d.low), scale.at(d.high)), dot)
+        return (*bar, dot)
+    return (*bar, Mark("span", scale.at(d.low), scale.at(d.high)), dot)
 
 
 def _timing_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
@@ -226,50 +214,10 @@ def _timing_marks(d: Datum, scale: Scale) -> tuple[Mark, ...]:
     return (*marks, *_interval_marks(d, scale))
 
 
-def _lines(scale: Scale, reference: tuple[float, str] | None, limits: Sequence[Limit]) -> tuple[Line, ...]:
-    lines = [Line("reference", scale.at(reference[0]), reference[1])] if reference else []
+def _lines(scale: Scale, references: Sequence[tuple[float, str]], limits: Sequence[Limit]) -> tuple[Line, ...]:
+    kinds: tuple[Literal["reference", "second"], ...] = ("reference", "second")
+    lines = [Line(kind, scale.at(value), label) for kind, (value, label) in zip(kinds, references, strict=False)]
     for limit in limits:
         x = scale.at(limit.value)
         lines.append(Line("limit", x, limit.label, (x, 100.0) if limit.above else (0.0, x)))
     return tuple(lines)
-
-
-def _clipped(values: Sequence[float], anchors: Sequence[float]) -> list[float]:
-    """Values without those so far out that the others, around the anchors, would become one blot."""
-    reach = 6 * max((abs(a) for a in anchors), default=0.0)
-    near = [v for v in values if abs(v) <= reach]
-    return near if reach and near and max(map(abs, values)) > 2 * reach else list(values)
-
-
-def _fitted(values: Sequence[float], anchors: Sequence[float], log: bool) -> Scale:
-    everything = [*values, *anchors]
-    low, high = min(everything), max(everything)
-    if log and low > 0:
-        return Scale(low / 1.12, high * 1.12, True)
-    room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    return Scale(low - room, high + room)
-
-
-def _ticks(scale: Scale) -> list[float]:
-    if scale.log:
-        return _log_ticks(scale)
-    step = _step((scale.high - scale.low) / 6)
-    first = math.ceil(scale.low / step - 1e-9)
-    last = math.floor(scale.high / step + 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
-
-
-def _step(least: float) -> float:
-    """The smallest round step that is not below `least`: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
-
-
-def _log_ticks(scale: Scale) -> list[float]:
-    decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
-    for multiples in ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 4, 8), (1, 2, 5), (1,)):
-        found = [m * 10.0**d for d in decades for m in multiples]
-        inside = [round(v, 10) for v in found if scale.low <= v <= scale.high]
-        if len(inside) <= 7:
-            return inside
-    return [10.0**d for d in decades if scale.low <= 10.0**d <= scale.high]

@@ -30,6 +30,11 @@ def full(m: Measurement | None) -> str:
     return ABSENT if m is None else f"{quantity(m)} {interval(m)}".rstrip()
 
 
+def number(value: float, low: float | None, high: float | None, unit: str) -> Measurement:
+    """A value that is no measurement of a run, as one, so that it is written like one."""
+    return Measurement("", "", "absolute", value, low, high, 1, unit, "lower")
+
+
 def bare(m: Measurement | None) -> str:
     """The value without its unit, for a column whose header names the unit."""
     return ABSENT if m is None else _digits(m.value, m)

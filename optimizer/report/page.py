@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: no network, no script, no font of its own."""
+"""A run as one HTML page that needs nothing else: no network, no font of its own, one script of ours for comfort."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from typing import Any
 from markupsafe import Markup
 
 from optimizer import console, content
-from optimizer.report import figures, headline, pipeline, protocol, templates
+from optimizer.report import figures, headline, pipeline, protocol, templates, timing
+from optimizer.report.explained import explained
+from optimizer.report.graph import graph
 from optimizer.report.index import index
 from optimizer.report.results import results
+from optimizer.report.slices import sliced
+from optimizer.report.worst import worst_slice
 from optimizer.values import Run, Verdict
 
 ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
+STYLES = ("report.css", "charts.css", "narrow.css")
+SCRIPT = "report.js"
 
 
 def html(run: Run) -> str:
     """The page of a run."""
-    style = (content.root("reports") / "templates" / "report.css").read_text(encoding="utf-8")
+    style, script = "".join(map(_file, STYLES)), _file(SCRIPT)
     found = index(run)
     views = pipeline.steps(run)
     return (
@@ -28,8 +34,9 @@ def html(run: Run) -> str:
         .get_template("report.html.j2")
         .render(
             run=run,
-            style=Markup(style),  # noqa: S704  # our own file
-            policy=_policy(style),
+            style=Markup(style),  # noqa: S704  # our own files
+            script=Markup(script),  # noqa: S704
+            policy=_policy(style, script),
             date=date(run.created),
             word=headline.verdict_word(run),
             detail=headline.verdict_detail(run),
@@ -39,8 +46,14 @@ def html(run: Run) -> str:
             results=results(found),
             skipped=[c for c in run.candidates if c.skipped is not None],
             accuracy=figures.accuracy(found),
-            timings=figures.timings(found),
+            sliced=sliced(found),
+            worst=worst_slice(run),
+            timings=timing.timings(found),
+            advised=timing.advised(found),
+            loads=timing.loads(found),
             size=figures.size(found),
+            explained=explained(found),
+            graph=graph(run, views),
             chains=pipeline.chains(run, views),
             steps=views,
             protocols=protocol.protocols(run),
@@ -94,7 +107,12 @@ def _judged(run: Run) -> list[tuple[Verdict, str, str]]:
     return [(v, *names.get(v.subject, (v.subject, ""))) for v in ordered]
 
 
-def _policy(style: str) -> str:
-    """A content security policy that allows this one style sheet and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def _file(name: str) -> str:
+    return (content.root("reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """A content security policy that allows this one style sheet, this one script, and nothing else."""
+    styles, scripts = (base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in (style, script))
+    allowed = f"style-src 'sha256-{styles}'; script-src 'sha256-{scripts}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"

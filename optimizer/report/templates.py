@@ -11,6 +11,7 @@ from markupsafe import Markup
 from optimizer import content
 from optimizer.report import numerals
 from optimizer.report.text import clean, flat
+from optimizer.values import Measurement
 
 UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
@@ -18,8 +19,16 @@ UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 def html() -> Environment:
     """Renders HTML; every value is escaped, `typeset` gives numbers a real minus and multiplication sign."""
     found = _environment(autoescape=True, finalize=_cleaned)
-    found.filters["typeset"] = numerals.typeset
+    found.filters |= {"typeset": numerals.typeset, "quantity": _quantity, "interval": _interval}
     return found
+
+
+def _quantity(m: Measurement | None) -> str:
+    return numerals.quantity(m) if m else ""
+
+
+def _interval(m: Measurement | None) -> str:
+    return numerals.interval(m) if m else ""
 
 
 def _cleaned(value: Any) -> Any:
