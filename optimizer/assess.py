@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from optimizer import dataset, fingerprint, registry
 from optimizer.console import Console
-from optimizer.measure import accuracy, latency, memory
+from optimizer.measure import accuracy, latency, memory, slices
+from optimizer.measure.accuracy import Baseline
 from optimizer.plan import Evaluation
 from optimizer.produce import Producer
 from optimizer.recipe import LatencySpec
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Candidate, DataRecord, Measurement
+
+MARK = "column "  # numpy.savez takes arrays as keywords, of which `file` is its own
 
 
 def data_records(producer: Producer) -> list[DataRecord]:
@@ -55,6 +59,24 @@ def _checked(producer: Producer, key: str, evaluated: bool) -> StoredEntry:
     return entry
 
 
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """What accuracy found: measurements of all data, of its slices, and what precision ran per candidate."""
+
+    measurements: list[Measurement]
+    slices: list[Measurement]
+    precisions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """A stored evaluation: per metric its rows, and the columns to slice by."""
+
+    entry: StoredEntry
+    rows: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
+
+
 class Assessor:
     """Measures the candidates of one plan, whose artifacts `producer` has made."""
 
@@ -64,27 +86,44 @@ class Assessor:
         self.store: Store = producer.store
         self.console: Console = producer.console
 
-    def accuracy(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
-        """Every metric of every candidate, and its paired drop; candidates come back with their precision."""
-        entries = {e.candidate: self._evaluated(e) for e in self.plan.evaluations}
-        rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+    def accuracy(self, only: Collection[str] | None = None) -> Accuracy:
+        """Every metric of every candidate (or of `only` these) on the evaluation data, whole and by slices."""
+        kept = {e.candidate: self._kept(e) for e in self.plan.evaluations if only is None or e.candidate in only}
+        names = self.plan.data["evaluate"].spec.labels if kept else []
+        parts = slices.cut(next(iter(kept.values())).columns, names) if kept else []
+        judged = sum(len(p.indices) >= slices.FEWEST for p in parts) * sum(bool(self._baseline(n, kept)) for n in kept)
+        measured: list[Measurement] = []
+        sliced: list[Measurement] = []
+        for name, own in kept.items():
+            given = (self.plan.metrics, self._baseline(name, kept), self.plan.machine.digest, self.plan.recipe.seed)
+            protocol = self._protocol("evaluate", own.entry)
+            measured += accuracy.measurements(name, own.rows, *given, protocol, self.plan.limits())
+            sliced += accuracy.sliced(name, own.rows, parts, *given, protocol, max(judged, 1))
+        precisions = {name: str(own.entry.record["precision"]) for name, own in kept.items()}
+        return Accuracy(measured, sliced, precisions)
+
+    def selection(self) -> list[Measurement]:
+        """Every metric of every candidate on the data that candidates are chosen on."""
+        kept = {e.candidate: self._kept(e) for e in self.plan.selections}
         found: list[Measurement] = []
-        for name, entry in entries.items():
-            against = self.plan.baselines[name]
-            found += accuracy.measurements(
-                name,
-                rows[name],
-                self.plan.metrics,
-                (against, rows[against]) if against else None,
-                self.plan.machine.digest,
-                self.plan.recipe.seed,
-                {"data": self.plan.data["evaluate"].name, "batch": self.plan.recipe.measure.batch, "entry": entry.key},
-            )
-        known = [
-            dataclasses.replace(c, precision=entries[c.name].record["precision"]) if c.name in entries else c
-            for c in candidates
-        ]
-        return known, found
+        for name, own in kept.items():
+            protocol = self._protocol("select", own.entry)
+            machine, seed = self.plan.machine.digest, self.plan.recipe.seed
+            against = self._baseline(name, kept)
+            found += accuracy.measurements(name, own.rows, self.plan.metrics, against, machine, seed, protocol)
+        return found
+
+    def _baseline(self, name: str, kept: Mapping[str, _Kept]) -> Baseline | None:
+        against = self.plan.baselines[name]
+        return (against, kept[against].rows) if against else None
+
+    def _protocol(self, role: str, entry: StoredEntry) -> dict[str, Any]:
+        return {"data": self.plan.data[role].name, "batch": self.plan.recipe.measure.batch, "entry": entry.key}
+
+    def _kept(self, evaluation: Evaluation) -> _Kept:
+        entry = self._evaluated(evaluation)
+        rows, columns = (dict(np.load(entry.path / name)) for name in ("rows.npz", "columns.npz"))
+        return _Kept(entry, rows, {name.removeprefix(MARK): values for name, values in columns.items()})
 
     def _evaluated(self, evaluation: Evaluation) -> StoredEntry:
         entry = self.store.get(evaluation.key)
@@ -97,22 +136,20 @@ class Assessor:
     def _evaluate(self, evaluation: Evaluation) -> StoredEntry:
         target = registry.load("targets", evaluation.candidate.rpartition("@")[2])
         artifact = self.producer.done[evaluation.artifact].artifact
-        label = f"{evaluation.candidate}: evaluate"
+        label = f"{evaluation.candidate}: evaluate" + (" (select)" if evaluation.role == "select" else "")
         with self.console.task(label) as advance, self.store.stage(evaluation.key) as out:
+            data, metrics = self.producer.dataset(evaluation.role), self.plan.metrics
             with target.open(artifact, evaluation.options) as session:
-                rows = accuracy.evaluate(
-                    session,
-                    self.producer.dataset("evaluate"),
-                    self.plan.metrics,
-                    self.plan.recipe.measure.batch,
-                    advance,
-                )
+                found = accuracy.collect(session, data, metrics, self.plan.recipe.measure.batch, advance)
                 precision = session.precision
-            np.savez(out / "rows.npz", **rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+            np.savez(out / "rows.npz", **found.rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+            np.savez(out / "columns.npz", **{MARK + n: c for n, c in found.columns.items()})  # type: ignore[arg-type]  # as above
             record = {
                 "use": "evaluate",
                 "format": "evaluation",
                 "precision": precision,
+                "examples": len(data),
+                "spread": accuracy.spread(found.rows, metrics, self.plan.recipe.seed),
                 "ingredients": evaluation.ingredients,
             }
             return self.store.commit(out, evaluation.key, record)
@@ -146,10 +183,10 @@ class Assessor:
             found += memory.size_measurements(name, size, baseline, self.plan.machine.digest)
         return found
 
-    def precision(self, candidate: Candidate) -> Candidate:
+    def precision(self, candidate: Candidate, known: Mapping[str, str]) -> Candidate:
         """The candidate with the precision that really runs, asked of a session where no evaluation has."""
-        if candidate.precision is not None:
-            return candidate
+        if candidate.name in known:
+            return dataclasses.replace(candidate, precision=known[candidate.name])
         target = registry.load("targets", candidate.target)
         options: Any = target.Options.model_validate(candidate.options)
         with target.open(self.producer.done[str(candidate.artifact)].artifact, options) as session:

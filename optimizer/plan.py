@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 from optimizer import dataset, fingerprint, gates, registry, schema
 from optimizer import machine as machines
-from optimizer.chain import KEY_LAYOUT, RefusedError, Step, chain
-from optimizer.errors import OptimizerError, unknown
+from optimizer.chain import KEY_LAYOUT, RefusedError, Step, chain, extra_of
+from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import DataSpec, Recipe, Use
-from optimizer.values import Candidate, Machine
+from optimizer.values import Candidate, Machine, Relation
+
+EVALUATION = 2  # raise it when an evaluation keeps other things of each example
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Evaluation:
     """The per-example results of one candidate on the evaluation data, stored like a step."""
 
     candidate: str
+    role: str  # of the data: evaluate, or select
     artifact: str
     options: BaseModel
     ingredients: dict[str, Any]
@@ -49,7 +52,8 @@ class Plan:
     machine: Machine
     steps: tuple[Step, ...]
     candidates: tuple[Candidate, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]  # on the data that the gates are judged on
+    selections: tuple[Evaluation, ...]  # on the data that candidates are chosen on, where the recipe has such
     data: Mapping[str, PlannedData]
     metrics: Mapping[str, tuple[Any, BaseModel]]
     gates: tuple[gates.Gate, ...]
@@ -63,6 +67,14 @@ class Plan:
     def slot(self, step: Step) -> str:
         """The place of a step in this recipe: what it was made of last time is remembered under this name."""
         return f"{self.recipe.name}: {step.label}"
+
+    def limits(self) -> dict[tuple[str, Relation], list[float]]:
+        """(Metric, relation) -> the limits that the gates put on it."""
+        found: dict[tuple[str, Relation], list[float]] = {}
+        for gate in self.gates:
+            if gate.metric in self.metrics:
+                found.setdefault((gate.metric, gate.relation), []).append(gate.threshold)
+        return found
 
     def tools(self) -> dict[str, str]:
         """Versions of every distribution that a step or a target uses."""
@@ -79,6 +91,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     metrics = dict(_metric(use, recipe) for use in recipe.measure.metrics)
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
+    _check_data(data, metrics)
     targets = {use.name: _target(use, recipe) for use in recipe.targets}
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
@@ -91,16 +104,18 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     plain = next((name for name, uses in recipe.variants.items() if not uses), None)
     baseline = recipe.baseline or plain
     baselines = _baselines(baseline, candidates)
+
+    def evaluations(role: str) -> tuple[Evaluation, ...]:
+        built = [c for c in candidates if metrics and role in data and c.skipped is None]
+        return tuple(_evaluation(c, targets[c.target], data[role], metrics, recipe, machine) for c in built)
+
     return Plan(
         recipe=recipe,
         machine=machine,
         steps=tuple(steps.values()),
         candidates=tuple(candidates),
-        evaluations=tuple(
-            _evaluation(c, targets[c.target], data["evaluate"], metrics, recipe, machine)
-            for c in candidates
-            if metrics and c.skipped is None
-        ),
+        evaluations=evaluations("evaluate"),
+        selections=evaluations("select"),
         data=data,
         metrics=metrics,
         gates=_gates(recipe, metrics, any(baselines.values())),
@@ -151,8 +166,31 @@ def _metric(use: Use, recipe: Recipe) -> tuple[str, tuple[Any, BaseModel]]:
     if ":" in name:
         name, options = "python", {"entry": use.name, **options}
     plugin = registry.load("metrics", name)
+    for tool in getattr(plugin, "TOOLS", ()):
+        if machines.version_of(tool) is None:
+            raise missing_extra(tool, extra_of(tool), f"the metric '{name}'")
     parsed = schema.parse(plugin.Options, options, f"recipe '{recipe.name}', metric '{use.name}'", recipe.base)
     return (str(options["entry"]).rpartition(":")[2] if name == "python" else name), (plugin, parsed)
+
+
+def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any, BaseModel]]) -> None:
+    """Labels of a kind that the metrics read, and a choice on other data than its confirmation."""
+    for planned in (data[role] for role in ("evaluate", "select") if role in data):
+        for name, (plugin, _) in metrics.items():
+            kind = getattr(plugin, "LABELS", None)
+            kept = planned.spec.label_as
+            if (kind == "text") != (kept == "text") and kind is not None and "text" in (kind, kept):
+                raise OptimizerError(
+                    f"the metric '{name}' reads {kind} as labels, the data '{planned.name}' has label_as: {kept}",
+                    f"set label_as: {'text' if kind == 'text' else 'number'} in the data, or leave the metric out",
+                )
+    if "select" in data and "evaluate" not in data:
+        raise OptimizerError("data has 'select' but no 'evaluate'", "what was chosen on one is confirmed on the other")
+    if "select" in data and data["select"].digest == data["evaluate"].digest:
+        raise OptimizerError(
+            f"the data 'select' and 'evaluate' are the same examples ({data['select'].name})",
+            "choose on one split and confirm on another; leave 'select' out to use one for both",
+        )
 
 
 def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tuple[gates.Gate, ...]:
@@ -214,14 +252,20 @@ def _evaluation(
     ingredients = {
         "layout": KEY_LAYOUT,
         "use": "evaluate",
+        "version": EVALUATION,
         "source": candidate.artifact,
         "target": [candidate.target, plugin.VERSION, schema.ingredients(options)],
         "data": data.digest,
         "seed": recipe.seed,
         "batch": recipe.measure.batch,
         "metrics": {name: [m.__name__, schema.ingredients(o)] for name, (m, o) in metrics.items()},
-        "tools": {name: machines.version_of(name) for name in plugin.TOOLS},
+        "slices": data.spec.slices,
+        "tools": {name: machines.version_of(name) for name in (*plugin.TOOLS, *_metric_tools(metrics))},
         "isa": machines.isa_digest(machine),
     }
     key = fingerprint.of_value(ingredients)
-    return Evaluation(candidate.name, str(candidate.artifact), options, ingredients, key)
+    return Evaluation(candidate.name, data.role, str(candidate.artifact), options, ingredients, key)
+
+
+def _metric_tools(metrics: Mapping[str, tuple[Any, BaseModel]]) -> list[str]:
+    return [tool for plugin, _ in metrics.values() for tool in getattr(plugin, "TOOLS", ())]

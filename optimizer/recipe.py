@@ -79,6 +79,12 @@ class DataSpec(Strict):
     inputs: dict[str, str] = Field({}, description="model input -> column; default: the column of the same name")
     label: str | None = Field(None, description="the label's column")
     labels: list[str] = Field([], description="class names by index")
+    label_as: Literal["number", "text", "json"] = Field(
+        "number", description="text: kept as text (wer); json: text that holds JSON (map)"
+    )
+    slices: list[str] = Field(
+        [], description="columns of the raw examples whose values (numbers: quartiles) are evaluated by themselves"
+    )
     views: int = Field(1, ge=1, description="model samples per example; a column then has a leading axis of this size")
     pad: dict[str, float] = Field({}, description="input -> value used to pad ragged samples to the longest of a batch")
     skip: int = Field(0, ge=0, description="leave out the first examples")
@@ -100,6 +106,7 @@ class DataRef(Strict):
 
     ref: str
     label: str | None = Field(None, description="the label's column, where the reference does not say")
+    slices: list[str] = Field([], description="columns to slice by, beside those that the reference names")
 
 
 def _data_kind(value: Any) -> str:
@@ -145,7 +152,7 @@ class Recipe(Strict):
     name: str = Field("recipe", description="of the run and its bundles; a file's own name where it is absent")
     description: str = Field("", description="one line, shown by optc list")
     model: ModelSpec = Field(description="where the model comes from")
-    data: dict[Literal["calibrate", "evaluate", "train"], DataField] = Field(
+    data: dict[Literal["calibrate", "evaluate", "select", "train"], DataField] = Field(
         {}, description="role -> data set: written out, or card/split, card.yaml#split, or a data file"
     )
     variants: dict[str, list[UseField]] = Field({"fp32": []}, description="name -> steps; no step: the model as it is")
@@ -270,7 +277,7 @@ def relocated(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 PATH_KEYS = {"weights", "file", "hf", "path", "tokenizer"}
-DATA_KEYS = {"calibrate", "evaluate", "train", "ref"}  # a path only when spelt like one, else card/split
+DATA_KEYS = {"calibrate", "evaluate", "select", "train", "ref"}  # a path only when spelt like one, else card/split
 DATA_SUFFIXES = (".yaml", ".yml", ".npz", ".parquet", ".csv", ".tsv")
 
 

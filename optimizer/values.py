@@ -16,6 +16,8 @@ DTYPES = (
 )  # fmt: skip
 
 Better = Literal["higher", "lower"]
+Unit = Literal["%", ""]
+"""What a metric is measured in: a percentage, or a number without a unit."""
 Outcome = Literal["pass", "fail", "inconclusive"]
 Relation = Literal["absolute", "drop", "speedup", "ratio"]
 
@@ -317,3 +319,4 @@ class Run:
     slices: tuple[Measurement, ...] = ()  # accuracy of parts of the data; `at` names column and value
     explanations: tuple[Explanation, ...] = ()
     settings: tuple[Setting, ...] = ()  # the best of a sweep, per candidate and objective
+    selection: tuple[Measurement, ...] = ()  # accuracy on the data that candidates were chosen on

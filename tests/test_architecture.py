@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, str]] = [
     ("3", "passes targets sources metrics layouts shorthand"),
     ("4", "equivalence gates samples dataset chain measure"),
     ("5a", "plan worker report bundle listing anatomy sketch testing"),
-    ("5b", "produce doctor documents inspection starter"),
+    ("5b", "choice resolution produce doctor documents inspection starter"),
     ("5c", "assess"),
     ("6", "execute"),
     ("7", "commands"),

@@ -4,6 +4,7 @@
 
 A verdict is decided by the pessimistic end of the 95 % interval: it passes when the whole interval lies on the
 good side of the threshold, fails when the whole interval lies on the bad side, and is inconclusive otherwise.
+Where one gate judges several candidates on the same examples, a pass must also survive Holm's correction.
 """
 
 from optimizer.gates.feasible import Fact, check

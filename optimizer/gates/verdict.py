@@ -6,8 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from optimizer.gates.family import Evidence, family, sentence
 from optimizer.gates.grammar import KNOWN, LATENCIES, TIMED, Gate
 from optimizer.values import Candidate, Measurement, Outcome, Verdict
+
+DOUBT = (
+    "Alone it would pass, but of several candidates tried on the same data the luckiest looks better than it is: the "
+    "corrected p is not below 0.025. Evaluate on more examples, try fewer candidates, or choose on other data (select)."
+)
 
 
 def judge(
@@ -24,7 +30,9 @@ def judge(
     verdicts: list[Verdict] = []
     for gate in gates:
         subjects = _subjects(gate, candidates, baseline)
-        verdicts += [_verdict(gate, candidate, measurements) for candidate in subjects]
+        found = [_pick(gate, c.name, measurements) if c.skipped is None else None for c in subjects]
+        evidence = family(gate, found)
+        verdicts += [_verdict(gate, *given) for given in zip(subjects, found, evidence, strict=True)]
         if not subjects:
             reason = "No candidate was left to be judged: none was built, or there is only the baseline."
             verdicts.append(Verdict(gate.text, _about(gate), "inconclusive", reason))
@@ -52,18 +60,22 @@ def _about(gate: Gate) -> str:
     return f"{gate.variant or 'every variant'}{target}"
 
 
-def _verdict(gate: Gate, candidate: Candidate, measurements: Sequence[Measurement]) -> Verdict:
+def _verdict(gate: Gate, candidate: Candidate, found: Measurement | None, evidence: Evidence | None) -> Verdict:
     if candidate.skipped is not None:
         reason = f"{candidate.name} was not built: {candidate.skipped}"
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
-    found = _pick(gate, candidate.name, measurements)
     if found is None:
         return Verdict(gate.text, candidate.name, "inconclusive", _missing(gate, candidate.name))
     if gate.unit not in ("", found.unit):
         reason = f"{gate.metric} is measured in '{found.unit or 'no unit'}', the gate asks for '{gate.unit}'."
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     decided = _decide(gate, found)
-    return Verdict(gate.text, candidate.name, decided, _reason(gate, found, decided))
+    # Holm's correction only ever takes a pass back: a fail that it would doubt keeps a bad candidate out.
+    doubted = decided == "pass" and evidence is not None and not evidence.enough
+    reason = _reason(gate, found, decided, evidence)
+    if doubted:
+        return Verdict(gate.text, candidate.name, "inconclusive", f"{reason} {DOUBT}")
+    return Verdict(gate.text, candidate.name, decided, reason)
 
 
 def _missing(gate: Gate, name: str) -> str:
@@ -105,13 +117,14 @@ def _ends(found: Measurement) -> tuple[float, float]:
     return low, high
 
 
-def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
+def _reason(gate: Gate, found: Measurement, decided: Outcome, evidence: Evidence | None) -> str:
     low, high = _ends(found)
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
     batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else ""
     against = f" against {found.against}" if found.against else ""
     exact = found.low is None and found.high is None
     spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    spread += f"; {sentence(gate, evidence, _shown(gate.threshold, found.unit))}" if evidence else ""
     limit = f"{gate.op} {_shown(gate.threshold, found.unit)}"
     ending = {
         "pass": f"all of it {limit}",
@@ -119,8 +132,8 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
         "inconclusive": f"the limit {limit} lies within",
     }
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
-    sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
-    return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
+    text = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
+    return text if decided != "inconclusive" else f"{text} {_advice(gate, found)}"
 
 
 def _advice(gate: Gate, found: Measurement) -> str:
