@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from optimizer import execute, recipe, report, schema, shorthand
+from optimizer import execute, recipe, report, resolution, schema, shorthand
 from optimizer.commands import console
 from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
@@ -68,6 +68,8 @@ def build(
     planned = plan(found)
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
+    if measure:
+        _foretell(screen, planned, artifacts)
     with artifacts.in_use():
         done = execute.execute(planned, artifacts, screen, measure)
         paths = execute.write(done, folder)
@@ -77,6 +79,14 @@ def build(
     else:
         _summary(screen, planned, done.run, paths, bundles)
     raise typer.Exit(_exit_code(done.run, inconclusive))
+
+
+def _foretell(screen: Console, planned: Plan, store: Store) -> None:
+    """What the data can resolve, before it is measured."""
+    for found in resolution.foretell(planned, store):
+        screen.info(f"gate '{found.gate}': {found}")
+        if found.warning:
+            screen.warn(found.warning)
 
 
 def _recipe(flags: shorthand.Flags, save: Path | None) -> recipe.Recipe:
@@ -115,6 +125,9 @@ def _summary(
     if planned.gates and not run.verdicts:
         screen.print("gates not judged: --no-measure")
     screen.print(report.verdict_sentence(run))
+    slice_line = report.worst_slice(run)
+    if slice_line:
+        screen.print(slice_line)
     reused = sum(step.cached for step in run.steps)
     screen.print(f"steps    {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")
     for name, path in paths.items():

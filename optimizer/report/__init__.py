@@ -2,6 +2,7 @@
 
 from optimizer.report.headline import verdict_sentence
 from optimizer.report.results import table
+from optimizer.report.worst import worst_slice
 from optimizer.report.write import render
 
-__all__ = ["render", "table", "verdict_sentence"]
+__all__ = ["render", "table", "verdict_sentence", "worst_slice"]

@@ -7,6 +7,7 @@ from optimizer.report import headline, numerals, templates
 from optimizer.report.index import Index, Setting, index
 from optimizer.report.page import ORDER, date, machine_facts
 from optimizer.report.results import results
+from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run
 
 ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖"}
@@ -38,6 +39,7 @@ def markdown(run: Run) -> str:
             verdicts=sorted(run.verdicts, key=lambda v: ORDER[v.outcome]),
             results=results(found),
             timed=timed,
+            worst=worst_slice(run),
             machine=machine_facts(run),
             seconds=console.duration(run.seconds),
         )

@@ -1,0 +1,117 @@
+"""What the evaluation data can resolve, told before anything runs: per accuracy gate the smallest drop it can see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from optimizer import dataset
+from optimizer.errors import OptimizerError
+from optimizer.gates import Gate
+from optimizer.measure import shares
+from optimizer.plan import Evaluation, Plan
+from optimizer.store import Store
+
+DISCORDANT = 0.02
+"""Share of examples whose result is assumed to change: INT8 candidates of the shipped recipes change 0.3 to 3 %."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How fine an accuracy gate can judge: half the width of the interval that it will be judged by."""
+
+    gate: str
+    data: str
+    examples: int | None  # None: not known before the first run
+    smallest: float | None  # in `unit`; None: not known before the first run
+    margin: float | None  # what the gate allows; None for a gate on the value itself
+    unit: str
+    basis: str  # what `smallest` assumes, or why it is not known
+
+    @property
+    def too_small(self) -> bool:
+        """Whether a candidate without any drop would still end inconclusive."""
+        return self.smallest is not None and self.margin is not None and self.margin < self.smallest
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit == "pp" else self.unit
+        count = f"{self.examples:,} examples" if self.examples is not None else "examples not counted"
+        if self.smallest is None:
+            return f"{self.data}, {count}: the smallest resolvable drop is {self.basis}"
+        what = "drop" if self.margin is not None else "distance from the limit"
+        return f"{self.data}, {count}: resolves a {what} of {self.smallest:.2g}{unit} ({self.basis})"
+
+    @property
+    def warning(self) -> str | None:
+        """What to do about a gate that this data cannot decide; None where it can."""
+        if not self.too_small or self.smallest is None or self.margin is None or self.examples is None:
+            return None
+        unit = f" {self.unit}" if self.unit else ""
+        enough = math.ceil(self.examples * (self.smallest / self.margin) ** 2) if self.margin > 0 else 0
+        return (
+            f"gate '{self.gate}': its margin of {self.margin:g}{unit} is below the {self.smallest:.2g}{unit} that "
+            f"{self.examples:,} examples resolve, so that even a candidate without any drop would likely end "
+            f"inconclusive; evaluate on {f'about {enough:,}' if enough else 'more'} examples, or allow more"
+        )
+
+
+def foretell(plan: Plan, store: Store) -> list[Resolution]:
+    """One resolution per gate on an accuracy metric, from the plan and what the store remembers of earlier runs."""
+    wanted = [gate for gate in plan.gates if gate.metric in plan.metrics]
+    if not wanted:
+        return []
+    record = _record(plan, store)
+    examples = record["examples"] if record else _count(plan)
+    return [_resolution(gate, plan, examples, record) for gate in wanted]
+
+
+def _resolution(gate: Gate, plan: Plan, examples: int | None, record: dict[str, Any] | None) -> Resolution:
+    plugin, options = plan.metrics[gate.metric]
+    drop = gate.relation == "drop"
+    unit = getattr(options, "unit", plugin.UNIT)
+    unit = "pp" if unit == "%" else unit
+    smallest, basis = None, "not known before the first run"
+    if examples is not None and examples > 1:
+        if not getattr(plugin, "SHARE", False):
+            spread = (record or {}).get("spread", {}).get(gate.metric)
+            if spread:
+                smallest, basis = _of_numbers(examples, spread, drop)
+        elif drop:
+            smallest = 100 * shares.resolvable(examples, DISCORDANT)
+            basis = f"assuming that {100 * DISCORDANT:g} % of the answers change, both ways alike"
+        elif 0 < gate.threshold < 100:
+            low, high = shares.wilson(examples * gate.threshold / 100, examples)
+            smallest, basis = 50 * (high - low), "half the interval of a share at the limit"
+    data = plan.data["evaluate"].name
+    return Resolution(gate.text, data, examples, smallest, gate.threshold if drop else None, unit, basis)
+
+
+def _of_numbers(examples: int, spread: dict[str, float], drop: bool) -> tuple[float, str]:
+    """From the standard error that an earlier evaluation of the baseline found.
+
+    When a share d of the examples gets unrelated results, the difference of two influence values has the variance
+    2 d times that of one, so the paired standard error is sqrt(2 d) times that of the value. Never below the floor
+    of the paired interval.
+    """
+    if not drop:
+        return shares.Z * spread["error"], "from the baseline's results in the store"
+    paired = shares.Z * math.sqrt(2 * DISCORDANT) * spread["error"]
+    floor = shares.unseen(examples) * abs(spread["value"])
+    basis = f"from the baseline's results in the store, assuming that {100 * DISCORDANT:g} % of the examples change"
+    return max(paired, floor), basis
+
+
+def _record(plan: Plan, store: Store) -> dict[str, Any] | None:
+    """What the store knows of an evaluation on this data: of a baseline, else of any candidate."""
+    against = set(plan.baselines.values())
+    ordered: list[Evaluation] = sorted(plan.evaluations, key=lambda e: e.candidate not in against)
+    entries = (store.get(evaluation.key) for evaluation in ordered)
+    return next((entry.record for entry in entries if entry), None)
+
+
+def _count(plan: Plan) -> int | None:
+    try:
+        return dataset.count(plan.data["evaluate"].spec)
+    except OptimizerError:
+        return None  # data that cannot be opened is reported where it is used
