@@ -113,7 +113,7 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
         found.measurements = costs + accuracy.measurements
         given = (plan.gates, found.measurements, found.selection, candidates, plan.baseline)
         found.verdicts = choice.judged(*given, names)
-        found.notes = _unconfirmed(built, names, plain)
+        found.notes = _chosen(built, names, plain)
     for note in found.notes:
         assessor.console.warn(note)
     found.slices = accuracy.slices
@@ -121,12 +121,13 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
     return found
 
 
-def _unconfirmed(built: list[Candidate], names: list[str], plain: set[str]) -> list[str]:
-    """Who was left behind on the `select` data."""
+def _chosen(built: list[Candidate], names: list[str], plain: set[str]) -> list[str]:
+    """Who was chosen on the `select` data, and who was left behind."""
     settled = {name.rpartition("@")[2] for name in names}
     left = [c.name for c in built if c.name not in {*names, *plain} and c.target in settled]
     nothing = sorted({c.target for c in built if c.name not in plain} - settled)
-    found = [f"not chosen on the select data, so not evaluated or judged: {', '.join(left)}"] if left else []
+    others = f"; not chosen, so not evaluated or judged: {', '.join(left)}" if left else ""
+    found = [f"chosen on the select data: {', '.join(names)}{others}"] if names else []
     return found + [f"nothing for {target} met every gate on the select data" for target in nothing]
 
 

@@ -6,6 +6,7 @@ variants share what they have in common.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import DataSpec, Recipe, Use
 from optimizer.values import Candidate, Machine, Relation
 
+READABLE = {"text": ("text",), "json": ("json", "number")}
+"""Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
 EVALUATION = 2  # raise it when an evaluation keeps other things of each example
 
 
@@ -179,18 +182,28 @@ def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any
         for name, (plugin, _) in metrics.items():
             kind = getattr(plugin, "LABELS", None)
             kept = planned.spec.label_as
-            if (kind == "text") != (kept == "text") and kind is not None and "text" in (kind, kept):
+            readable = READABLE.get(str(kind), ("number",))
+            if kind is not None and kept not in readable:
                 raise OptimizerError(
                     f"the metric '{name}' reads {kind} as labels, the data '{planned.name}' has label_as: {kept}",
-                    f"set label_as: {'text' if kind == 'text' else 'number'} in the data, or leave the metric out",
+                    f"set label_as: {readable[0]} in the data, or leave the metric out",
                 )
     if "select" in data and "evaluate" not in data:
         raise OptimizerError("data has 'select' but no 'evaluate'", "what was chosen on one is confirmed on the other")
-    if "select" in data and data["select"].digest == data["evaluate"].digest:
+    if "select" in data and _overlap(data["select"], data["evaluate"]):
         raise OptimizerError(
-            f"the data 'select' and 'evaluate' are the same examples ({data['select'].name})",
-            "choose on one split and confirm on another; leave 'select' out to use one for both",
+            f"the data 'select' and 'evaluate' share examples ({data['select'].name}, {data['evaluate'].name})",
+            "choose on one split and confirm on another (skip, take); leave 'select' out to use one for both",
         )
+
+
+def _overlap(one: PlannedData, other: PlannedData) -> bool:
+    """Whether two data sets surely share examples: the same, or rows of one source whose ranges meet."""
+    a, b = one.spec, other.spec
+    if a.source != b.source or a.shuffle or b.shuffle:
+        return one.digest == other.digest
+    ends = [math.inf if s.take is None else s.skip + s.take for s in (a, b)]
+    return a.skip < ends[1] and b.skip < ends[0]
 
 
 def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tuple[gates.Gate, ...]:

@@ -62,7 +62,7 @@ def foretell(plan: Plan, store: Store) -> list[Resolution]:
     if not wanted:
         return []
     record = _record(plan, store)
-    examples = record["examples"] if record else _count(plan)
+    examples = record["examples"] if record else _count(plan, store)
     return [_resolution(gate, plan, examples, record) for gate in wanted]
 
 
@@ -110,8 +110,17 @@ def _record(plan: Plan, store: Store) -> dict[str, Any] | None:
     return next((entry.record for entry in entries if entry), None)
 
 
-def _count(plan: Plan) -> int | None:
+def _count(plan: Plan, store: Store) -> int | None:
+    """How many examples the data has; remembered, since counting may have to load a reader."""
+    data = plan.data["evaluate"]
+    slot = f"examples of {data.digest}"
+    known = store.last(slot)
+    if known:
+        return int(known["examples"])
     try:
-        return dataset.count(plan.data["evaluate"].spec)
+        found = dataset.count(data.spec)
     except OptimizerError:
         return None  # data that cannot be opened is reported where it is used
+    if found is not None:
+        store.remember(slot, {"examples": found})
+    return found

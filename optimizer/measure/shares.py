@@ -35,10 +35,11 @@ def share_p(hits: float, n: int, limit: float, below: bool) -> float:
 
     `below`: shares up to the limit are the good side.
     """
-    if not 0 < limit < 1:
+    variance = limit * (1 - limit) / n
+    if variance <= 0:
         certain = limit >= 1 if below else limit <= 0
         return 0.0 if certain else 1.0
-    z = (hits / n - limit) / math.sqrt(limit * (1 - limit) / n)
+    z = (hits / n - limit) / math.sqrt(variance)
     return NORMAL.cdf(z if below else -z)
 
 
@@ -102,7 +103,7 @@ def _tango_score(lost: float, gained: float, n: int, delta: float) -> float:
     a = 2 * n
     b = -lost - gained + (2 * n - lost + gained) * delta
     c = -gained * delta * (1 - delta)
-    q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)  # constrained estimate of the share gained
+    q = max((math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a), 0.0)  # constrained estimate of the share gained
     variance = n * (2 * q + delta * (1 - delta))
     distance = lost - gained - n * delta
     if variance <= 0:
