@@ -182,6 +182,11 @@ def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any
         for name, (plugin, _) in metrics.items():
             kind = getattr(plugin, "LABELS", None)
             kept = planned.spec.label_as
+            if kind is not None and planned.spec.label is None:
+                raise OptimizerError(
+                    f"the metric '{name}' compares with labels, the data '{planned.name}' has none",
+                    "name the label's column in the data: label: COLUMN",
+                )
             readable = READABLE.get(str(kind), ("number",))
             if kind is not None and kept not in readable:
                 raise OptimizerError(

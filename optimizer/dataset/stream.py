@@ -180,5 +180,5 @@ def _named(value: str, column: str, names: list[str]) -> int:
         raise unknown("class", value, names, where=f"the label column '{column}'")
     raise OptimizerError(
         f"the label (column '{column}') is the text '{value[:60]}'",
-        "list the class names in 'labels', or make the column numeric; label_as: text keeps it (for wer)",
+        "list the class names in 'labels', or make the column numeric; label_as: text (wer) or json (map) keeps it",
     )

@@ -162,7 +162,7 @@ def _xywh(boxes: np.ndarray, kind: Boxes) -> np.ndarray:
 
 def _matched(
     truth: Sequence[tuple[np.ndarray, ...]], found: Sequence[tuple[np.ndarray, ...]], ious: np.ndarray, most: int
-) -> Iterator[list[dict[str, Any]]]:
+) -> list[list[dict[str, Any]]]:
     """What COCOeval says of each image, one entry per class."""
     try:
         from pycocotools.coco import COCO
@@ -188,8 +188,11 @@ def _matched(
         judge.params.iouThrs, judge.params.maxDets = ious, [most]
         judge.params.areaRng, judge.params.areaRngLbl = [judge.params.areaRng[0]], ["all"]
         judge.evaluate()
-    for image in range(len(truth)):
-        yield [e for e in judge.evalImgs if e is not None and e["image_id"] == image]
+    per_image: list[list[dict[str, Any]]] = [[] for _ in truth]
+    for entry in judge.evalImgs:
+        if entry is not None:
+            per_image[entry["image_id"]].append(entry)
+    return per_image
 
 
 def _annotations(boxes: Iterator[tuple[int, np.ndarray, int, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -122,6 +122,11 @@ def test_rows_of_one_source_may_not_meet(folder: Path) -> None:
         planned(folder, data={"select": part(take=200), "evaluate": part(skip=199)})
 
 
+def test_labels_that_are_missing_are_missed_before_anything_runs(folder: Path) -> None:
+    with pytest.raises(OptimizerError, match="the metric 'top1' compares with labels, the data 'evaluate' has none"):
+        planned(folder, data={"evaluate": {"source": {"npz": {"path": "test.npz"}}}})
+
+
 def test_a_metric_says_what_labels_it_reads(folder: Path) -> None:
     (folder / "words.txt").write_text("a\n")
     wer = {"metrics": [{"wer": {"vocabulary": "words.txt"}}], "latency": False}

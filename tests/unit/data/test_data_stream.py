@@ -302,7 +302,7 @@ def test_labels_as_text_and_json(tmp_path: Path) -> None:
         _opened(tmp_path, arrays, label="said", label_as="json")
     with pytest.raises(OptimizerError, match="is the text 'hello'") as caught:
         _opened(tmp_path, arrays, label="said")
-    assert "label_as: text" in str(caught.value.hint)
+    assert "label_as: text (wer) or json (map) keeps it" in str(caught.value.hint)
     with pytest.raises(OptimizerError, match="is no text, but label_as: text asks for it"):
         _opened(tmp_path, {**arrays, "n": np.arange(2)}, label="n", label_as="text")
 
