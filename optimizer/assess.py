@@ -99,8 +99,18 @@ class Assessor:
             protocol = self._protocol("evaluate", own.entry)
             measured += accuracy.measurements(name, own.rows, *given, protocol, self.plan.limits())
             sliced += accuracy.sliced(name, own.rows, parts, *given, protocol, max(judged, 1))
+        self._remember(measured)
         precisions = {name: str(own.entry.record["precision"]) for name, own in kept.items()}
         return Accuracy(measured, sliced, precisions)
+
+    def _remember(self, measured: list[Measurement]) -> None:
+        """Keep how wide the paired intervals came out: the best foretelling of the next run on this data."""
+        widths: dict[str, float] = {}
+        for m in measured:
+            if m.relation == "drop" and m.low is not None and m.high is not None:
+                widths[m.metric] = max(widths.get(m.metric, 0.0), (m.high - m.low) / 2)
+        for metric, half in widths.items():
+            self.store.remember(self.plan.precision_slot(metric), {"half": half})
 
     def selection(self) -> list[Measurement]:
         """Every metric of every candidate on the data that candidates are chosen on."""

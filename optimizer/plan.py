@@ -71,6 +71,10 @@ class Plan:
         """The place of a step in this recipe: what it was made of last time is remembered under this name."""
         return f"{self.recipe.name}: {step.label}"
 
+    def precision_slot(self, metric: str) -> str:
+        """Where the width of a metric's paired intervals is remembered, for the next plan on the same data."""
+        return f"{self.recipe.name}: {metric} on {self.data['evaluate'].digest}"
+
     def limits(self) -> dict[tuple[str, Relation], list[float]]:
         """(Metric, relation) -> the limits that the gates put on it."""
         found: dict[tuple[str, Relation], list[float]] = {}
@@ -193,8 +197,11 @@ def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any
                     f"the metric '{name}' reads {kind} as labels, the data '{planned.name}' has label_as: {kept}",
                     f"set label_as: {readable[0]} in the data, or leave the metric out",
                 )
-    if "select" in data and "evaluate" not in data:
-        raise OptimizerError("data has 'select' but no 'evaluate'", "what was chosen on one is confirmed on the other")
+    if "select" in data and not (metrics and "evaluate" in data):
+        raise OptimizerError(
+            "data has 'select', but no metric to choose by or no 'evaluate' to confirm on",
+            "add measure: {metrics: [...]} and data: {evaluate: ...}, or leave 'select' out",
+        )
     if "select" in data and _overlap(data["select"], data["evaluate"]):
         raise OptimizerError(
             f"the data 'select' and 'evaluate' share examples ({data['select'].name}, {data['evaluate'].name})",

@@ -51,7 +51,7 @@ class Resolution:
         enough = math.ceil(self.examples * (self.smallest / self.margin) ** 2) if self.margin > 0 else 0
         return (
             f"gate '{self.gate}': its margin of {self.margin:g}{unit} is below the {self.smallest:.2g}{unit} that "
-            f"{self.examples:,} examples resolve, so that even a candidate without any drop would likely end "
+            f"{self.examples:,} examples resolve ({self.basis}): then even a candidate without any drop ends "
             f"inconclusive; evaluate on {f'about {enough:,}' if enough else 'more'} examples, or allow more"
         )
 
@@ -63,28 +63,38 @@ def foretell(plan: Plan, store: Store) -> list[Resolution]:
         return []
     record = _record(plan, store)
     examples = record["examples"] if record else _count(plan, store)
-    return [_resolution(gate, plan, examples, record) for gate in wanted]
+    return [_resolution(gate, plan, store, examples, record) for gate in wanted]
 
 
-def _resolution(gate: Gate, plan: Plan, examples: int | None, record: dict[str, Any] | None) -> Resolution:
+def _resolution(
+    gate: Gate, plan: Plan, store: Store, examples: int | None, record: dict[str, Any] | None
+) -> Resolution:
     plugin, options = plan.metrics[gate.metric]
     drop = gate.relation == "drop"
     unit = getattr(options, "unit", plugin.UNIT)
     unit = "pp" if unit == "%" else unit
+    last = store.last(plan.precision_slot(gate.metric)) if drop else None
     smallest, basis = None, "not known before the first run"
-    if examples is not None and examples > 1:
-        if not getattr(plugin, "SHARE", False):
-            spread = (record or {}).get("spread", {}).get(gate.metric)
-            if spread:
-                smallest, basis = _of_numbers(examples, spread, drop)
-        elif drop:
-            smallest = 100 * shares.resolvable(examples, DISCORDANT)
-            basis = f"assuming that {100 * DISCORDANT:g} % of the answers change, both ways alike"
-        elif 0 < gate.threshold < 100:
-            low, high = shares.wilson(examples * gate.threshold / 100, examples)
-            smallest, basis = 50 * (high - low), "half the interval of a share at the limit"
+    if last:
+        smallest, basis = float(last["half"]), "the widest interval of the last run on this data"
+    elif examples is not None and examples > 1:
+        spread = (record or {}).get("spread", {}).get(gate.metric)
+        if getattr(plugin, "SHARE", False):
+            smallest, basis = _of_shares(examples, gate, drop)
+        elif spread:
+            smallest, basis = _of_numbers(examples, spread, drop)
     data = plan.data["evaluate"].name
     return Resolution(gate.text, data, examples, smallest, gate.threshold if drop else None, unit, basis)
+
+
+def _of_shares(examples: int, gate: Gate, drop: bool) -> tuple[float, str]:
+    """From the number of examples alone, and an assumption about how many change."""
+    if drop:
+        basis = f"assuming that {100 * DISCORDANT:g} % of the answers change, both ways alike"
+        return 100 * shares.resolvable(examples, DISCORDANT), basis
+    limit = min(max(gate.threshold / 100, 0.0), 1.0)
+    low, high = shares.wilson(examples * limit, examples)
+    return 50 * (high - low), "half the interval of a share at the limit"
 
 
 def _of_numbers(examples: int, spread: dict[str, float], drop: bool) -> tuple[float, str]:

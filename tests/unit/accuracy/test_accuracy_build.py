@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
     "data": {"evaluate": {"ref": "test.npz", "slices": ["group", "age"]}},
     "variants": {"fp32": [], "dynamic": ["quantize.dynamic"], "coarse": [{"quantize.dynamic": {"per_channel": False}}]},
     "targets": ["onnxruntime"],
-    "measure": {"metrics": ["top1", "f1"], "latency": False},
+    "measure": {"metrics": ["top1"], "latency": False},
     "gates": ["top1 drop <= 4pp"],
 }
 
@@ -113,6 +113,11 @@ def test_a_choice_needs_other_data(folder: Path, data: dict[str, Any], message: 
         planned(folder, data=data)
 
 
+def test_a_choice_needs_a_metric(folder: Path) -> None:
+    with pytest.raises(OptimizerError, match="data has 'select', but no metric to choose by"):
+        planned(folder, data={"select": "select.npz"}, measure={"latency": False}, gates=[])
+
+
 def test_rows_of_one_source_may_not_meet(folder: Path) -> None:
     def part(**rows: int) -> dict[str, Any]:
         return {"source": {"npz": {"path": "test.npz"}}, "label": "label", **rows}
@@ -143,23 +148,25 @@ def test_an_unknown_slice_column_is_refused_before_anything_is_evaluated(folder:
 
 def test_what_the_data_resolves_is_known_before_and_better_after_a_run(folder: Path, store: Store) -> None:
     gates = ["top1 drop <= 0.5pp", "f1 drop <= 5pp", "top1 >= 60%"]
-    before = {r.gate: r for r in resolution.foretell(planned(folder, gates=gates), store)}
+    measure = {"metrics": ["top1", "f1"], "latency": False}
+    before = {r.gate: r for r in resolution.foretell(planned(folder, gates=gates, measure=measure), store)}
     top1, f1, absolute = (before[text] for text in gates)
     assert top1.examples == 600 and top1.smallest == pytest.approx(1.29, abs=0.01)
     assert "assuming that 2 % of the answers change" in str(top1)
     assert top1.warning is not None and "margin of 0.5 pp is below the 1.3 pp that 600 examples resolve" in top1.warning
     assert f1.smallest is None and "not known before the first run" in str(f1) and f1.warning is None
     assert absolute.smallest == pytest.approx(3.9, abs=0.1) and absolute.warning is None
-    built(folder, store)
-    after = {r.gate: r for r in resolution.foretell(planned(folder, gates=gates), store)}[gates[1]]
+    built(folder, store, measure=measure)
+    other = planned(folder, gates=gates, measure=measure, name="another")  # knows the stored baseline, not the last run
+    after = {r.gate: r for r in resolution.foretell(other, store)}[gates[1]]
     assert after.smallest is not None and 0.5 < after.smallest < 2 and "baseline's results in the store" in str(after)
 
 
-def test_what_the_data_resolves_is_about_what_a_run_then_finds(folder: Path, store: Store) -> None:
-    run = built(folder, store, measure={"metrics": ["f1"], "latency": False}, gates=["f1 drop <= 5pp"])
-    told = resolution.foretell(
-        planned(folder, measure={"metrics": ["f1"], "latency": False}, gates=["f1 drop <= 5pp"]), store
-    )
-    (drop,) = [m for m in run.measurements if (m.subject, m.relation) == ("coarse@onnxruntime", "drop")]
-    assert drop.low is not None and drop.high is not None and told[0].smallest is not None
-    assert 0.3 < told[0].smallest / ((drop.high - drop.low) / 2) < 3
+def test_the_next_plan_tells_what_the_last_run_found(folder: Path, store: Store) -> None:
+    changes: dict[str, Any] = {"measure": {"metrics": ["f1"], "latency": False}, "gates": ["f1 drop <= 5pp"]}
+    run = built(folder, store, **changes)
+    halves = [(m.high - m.low) / 2 for m in run.measurements if m.relation == "drop" and m.low is not None and m.high]
+    (told,) = resolution.foretell(planned(folder, **changes), store)
+    assert told.smallest == pytest.approx(max(halves)) and "the last run on this data" in str(told)
+    (guessed,) = resolution.foretell(planned(folder, name="another", **changes), store)
+    assert guessed.smallest is not None and 1 / 3 < guessed.smallest / told.smallest < 3
