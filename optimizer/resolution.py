@@ -28,11 +28,14 @@ class Resolution:
     margin: float | None  # what the gate allows; None for a gate on the value itself
     unit: str
     basis: str  # what `smallest` assumes, or why it is not known
+    guessed: bool = False  # `smallest` stands on an assumption too rough to warn by
 
     @property
     def too_small(self) -> bool:
         """Whether a candidate without any drop would still end inconclusive."""
-        return self.smallest is not None and self.margin is not None and self.margin < self.smallest
+        if self.smallest is None or self.margin is None or self.guessed:
+            return False
+        return self.margin < self.smallest
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit == "pp" else self.unit
@@ -74,7 +77,7 @@ def _resolution(
     unit = getattr(options, "unit", plugin.UNIT)
     unit = "pp" if unit == "%" else unit
     last = store.last(plan.precision_slot(gate.metric)) if drop else None
-    smallest, basis = None, "not known before the first run"
+    smallest, basis, guessed = None, "not known before the first run", False
     if last:
         smallest, basis = float(last["half"]), "the widest interval of the last run on this data"
     elif examples is not None and examples > 1:
@@ -82,9 +85,9 @@ def _resolution(
         if getattr(plugin, "SHARE", False):
             smallest, basis = _of_shares(examples, gate, drop)
         elif spread:
-            smallest, basis = _of_numbers(examples, spread, drop)
+            smallest, basis, guessed = _of_numbers(examples, spread, drop)
     data = plan.data["evaluate"].name
-    return Resolution(gate.text, data, examples, smallest, gate.threshold if drop else None, unit, basis)
+    return Resolution(gate.text, data, examples, smallest, gate.threshold if drop else None, unit, basis, guessed)
 
 
 def _of_shares(examples: int, gate: Gate, drop: bool) -> tuple[float, str]:
@@ -97,19 +100,22 @@ def _of_shares(examples: int, gate: Gate, drop: bool) -> tuple[float, str]:
     return 50 * (high - low), "half the interval of a share at the limit"
 
 
-def _of_numbers(examples: int, spread: dict[str, float], drop: bool) -> tuple[float, str]:
-    """From the standard error that an earlier evaluation of the baseline found.
+def _of_numbers(examples: int, spread: dict[str, float], drop: bool) -> tuple[float, str, bool]:
+    """From the standard error that an earlier evaluation of the baseline found, and whether that is a guess.
 
     When a share d of the examples gets unrelated results, the difference of two influence values has the variance
-    2 d times that of one, so the paired standard error is sqrt(2 d) times that of the value. Never below the floor
-    of the paired interval.
+    2 d times that of one, so the paired standard error is sqrt(2 d) times that of the value. Where numbers move a
+    little everywhere the interval comes out narrower. The floor of the paired interval is no guess: it is never
+    narrower than that.
     """
     if not drop:
-        return shares.Z * spread["error"], "from the baseline's results in the store"
+        return shares.Z * spread["error"], "from the baseline's results in the store", False
     paired = shares.Z * math.sqrt(2 * DISCORDANT) * spread["error"]
     floor = shares.unseen(examples) * abs(spread["value"])
-    basis = f"from the baseline's results in the store, assuming that {100 * DISCORDANT:g} % of the examples change"
-    return max(paired, floor), basis
+    if floor >= paired:
+        return floor, "a change in so few examples that none of these shows it", False
+    basis = f"at most, from the baseline's results in the store, if {100 * DISCORDANT:g} % of the examples change"
+    return paired, basis, True
 
 
 def _record(plan: Plan, store: Store) -> dict[str, Any] | None:

@@ -169,4 +169,5 @@ def test_the_next_plan_tells_what_the_last_run_found(folder: Path, store: Store)
     (told,) = resolution.foretell(planned(folder, **changes), store)
     assert told.smallest == pytest.approx(max(halves)) and "the last run on this data" in str(told)
     (guessed,) = resolution.foretell(planned(folder, name="another", **changes), store)
+    assert guessed.guessed and guessed.warning is None
     assert guessed.smallest is not None and 1 / 3 < guessed.smallest / told.smallest < 3
