@@ -17,7 +17,7 @@ from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.produce import Producer
 from optimizer.store import Store
-from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run
+from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +42,11 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     candidates = [_located(c, producer) for c in plan.candidates]
     assessor = assess.Assessor(producer)
     measurements = assessor.size([c for c in candidates if not c.skipped])
+    verdicts: list[Verdict] = []
     if measure:
-        candidates, more = _measure(assessor, candidates)
+        candidates, more, verdicts = _measure(assessor, candidates)
         measurements += more
-    verdicts = gates.judge(plan.gates, measurements, candidates, plan.baseline) if measure else []
+        verdicts = [*verdicts, *gates.judge(plan.gates, measurements, candidates, plan.baseline)]
     run = Run(
         schema=RUN_SCHEMA,
         version=optimizer.__version__,
@@ -80,12 +81,17 @@ def _located(candidate: Candidate, producer: Producer) -> Candidate:
     return dataclasses.replace(candidate, path=path, size=artifact.size)
 
 
-def _measure(assessor: assess.Assessor, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
+def _measure(
+    assessor: assess.Assessor, candidates: list[Candidate]
+) -> tuple[list[Candidate], list[Measurement], list[Verdict]]:
+    """Candidates with the precision that ran, what was measured, and verdicts on those that could not be."""
     candidates, found = assessor.accuracy(candidates)
+    failures: list[Verdict] = []
     spec = assessor.plan.recipe.measure.latency
     if spec:
-        found += assessor.latency([c for c in candidates if not c.skipped], spec)
-    return [c if c.skipped else assessor.precision(c) for c in candidates], found
+        times, failures = assessor.latency([c for c in candidates if not c.skipped], spec)
+        found += times
+    return [c if c.skipped else assessor.precision(c) for c in candidates], found, failures
 
 
 def write(executed: Executed, out: Path) -> dict[str, Path]:

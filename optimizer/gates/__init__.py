@@ -8,6 +8,6 @@ good side of the threshold, fails when the whole interval lies on the bad side, 
 
 from optimizer.gates.feasible import Fact, check
 from optimizer.gates.grammar import Gate, parse
-from optimizer.gates.verdict import judge, outcome
+from optimizer.gates.verdict import decided, judge, outcome
 
-__all__ = ["Fact", "Gate", "check", "judge", "outcome", "parse"]
+__all__ = ["Fact", "Gate", "check", "decided", "judge", "outcome", "parse"]
