@@ -128,7 +128,7 @@ class LatencySpec(Strict):
     restarts: int = Field(4, ge=1, description="fresh processes per candidate before the numbers are looked at")
     most_restarts: int = Field(12, ge=1, description="fresh processes while a gate or the precision asks for more")
     precision: float | None = Field(
-        0.02, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
+        0.05, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
     )
     budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
         None, gt=0, description="wall time for all candidates at one setting, e.g. 30s or 2m; then say inconclusive"

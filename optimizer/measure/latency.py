@@ -20,7 +20,7 @@ from optimizer.measure import conditions, looks, quantiles, rounds
 from optimizer.measure.feeds import shape_feeds
 from optimizer.measure.process import Subject, Worker, save_feeds
 from optimizer.measure.rounds import Failed, Launch, Seat, Table
-from optimizer.measure.timings import View, of_subject
+from optimizer.measure.timings import View, noise_of, of_subject
 from optimizer.protocols import Feeds
 from optimizer.recipe import LatencySpec
 from optimizer.values import Measurement
@@ -44,9 +44,6 @@ class _Task:
     launch: Launch
     enough: Enough
     failed: Failed | None
-
-    def twin_of(self, name: str) -> str | None:
-        return name + TWIN if any(s.name == name + TWIN for s in self.subjects) else None
 
 
 def measure(
@@ -142,20 +139,26 @@ def _numbers(
     protocol = _protocol(task, table, look)
     weight = quantiles.weights(table.restarts, table.blocks.rounds, task.seed)
     drawing = quantiles.Resamples(weight, task.seed, look["level"])
-    found: list[Measurement] = []
-    for subject in task.subjects:
-        name = subject.name
-        if name not in table.taken or name.endswith(TWIN):
-            continue
-        taken, against = table.taken[name], task.baseline_of.get(name)
+    views: dict[str, View] = {}
+    for subject in (s for s in task.subjects if s.name in table.taken):
         facts = {
-            "shapes": {key: list(array.shape) for key, array in feeds[name].items()},
-            "precision": taken.opened[0].precision,
+            "shapes": {key: list(array.shape) for key, array in feeds[subject.name].items()},
+            "precision": table.taken[subject.name].opened[0].precision,
         }
         at = {"batch": batch, "threads": _threads(subject, task.spec), **task.spec.dims}
-        base = (against, table.taken[against]) if against and against != name and against in table.taken else None
-        twin = table.taken.get(task.twin_of(name) or "")
-        found += of_subject(View(name, at, protocol | facts, task.machine), taken, base, twin, drawing)
+        views[subject.name] = View(subject.name, at, protocol | facts, task.machine)
+    noise = {
+        name: noise_of(view, table.taken[name], table.taken[name + TWIN], drawing)
+        for name, view in views.items()
+        if name + TWIN in views
+    }
+    found = list(noise.values())
+    for name, view in views.items():
+        if not name.endswith(TWIN):
+            against = task.baseline_of.get(name)
+            base = (against, table.taken[against]) if against in views and against != name else None
+            near = noise.get(name) or noise.get(against or "")
+            found += of_subject(view, table.taken[name], base, near, drawing)
     return found
 
 

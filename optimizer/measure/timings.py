@@ -60,16 +60,14 @@ class View:
 
 
 def of_subject(
-    view: View, taken: Taken, base: tuple[str, Taken] | None, twin: Taken | None, drawing: Resamples
+    view: View, taken: Taken, base: tuple[str, Taken] | None, noise: Measurement | None, drawing: Resamples
 ) -> list[Measurement]:
     """Everything that is known of one subject at one setting, ratios to `base` (name, its times) included.
 
-    `twin`: the same subject measured a second time in the same rounds, where there is one.
+    `noise`: the A/A measurement of what it is compared with, or of itself.
     """
-    noise = _noise(view, taken, twin, drawing)
     found = [
         *_latencies(view, taken, base, drawing, noise),
-        *([noise] if noise else []),
         *_throughput(view, taken, base, drawing),
         *_opening(view, taken, base, drawing.level),
     ]
@@ -78,10 +76,8 @@ def of_subject(
     return [*found, *peak_measurements(view.subject, taken.peaks, before, peaks, view.at, view.machine)]
 
 
-def _noise(view: View, taken: Taken, twin: Taken | None, drawing: Resamples) -> Measurement | None:
-    """A/A: how far the subject lies from itself, by the same method as every other ratio of medians."""
-    if twin is None:
-        return None
+def noise_of(view: View, taken: Taken, twin: Taken, drawing: Resamples) -> Measurement:
+    """A/A: how far a subject lies from a second set of processes of itself, by the method of every other ratio."""
     found = ratios.median_ratio(twin.times, taken.times, drawing.seed, drawing.level)
     protocol = {"defined": f"the subject against a second set of processes of itself; {ratios.METHOD}"}
     return view.number("latency.aa", "speedup", found, taken.times.size, against=view.subject, protocol=protocol)
