@@ -135,6 +135,9 @@ class LatencySpec(Strict):
     )
     threads: int = Field(1, ge=1, description="threads each runtime may use")
     dims: dict[str, int] = Field({}, description="sizes of the other free dimensions, e.g. {sequence: 128}")
+    pin: bool = Field(
+        True, description="keep all candidates on the same cores, as many as threads, others after each restart"
+    )
 
 
 def _off(value: Any) -> Any:

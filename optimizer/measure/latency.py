@@ -8,6 +8,7 @@ lie apart is the noise of this very session, and a speed-up within it is none.
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +95,7 @@ def _at_batch(task: _Task, batch: int, feeds: Mapping[str, Feeds], meter: _Meter
             save_feeds(feeds[subject.name], path)
             seats[subject.name] = Seat(subject, path, _threads(subject, spec))
         seconds = spec.seconds / max(spec.restarts, spec.most_restarts)
-        table = Table(seats, seconds, spec.restarts, f"{task.seed}/{batch}", task.launch, task.failed)
+        table = Table(seats, seconds, spec.restarts, f"{task.seed}/{batch}", task.launch, _cores(spec), task.failed)
         for look, goal in enumerate(goals):
             spent = False
             while table.restarts < goal and table.seats and not spent:
@@ -107,6 +108,11 @@ def _at_batch(task: _Task, batch: int, feeds: Mapping[str, Feeds], meter: _Meter
             if stopped:
                 return [dataclasses.replace(m, protocol=m.protocol | {"stopped": stopped}) for m in found]
     raise AssertionError("BUG: the last look stops")
+
+
+def _cores(spec: LatencySpec) -> Sequence[int]:
+    """The cores that processes may be kept on; none where the recipe or the system does not want it."""
+    return sorted(os.sched_getaffinity(0)) if spec.pin and hasattr(os, "sched_getaffinity") else ()
 
 
 def _over_budget(spec: LatencySpec, restarts: int, seconds: float) -> bool:
@@ -170,6 +176,7 @@ def _protocol(task: _Task, table: Table, look: Mapping[str, Any]) -> dict[str, A
         "boundary": "one call: host arrays in, host arrays out",
         "clock": "time.perf_counter_ns",
         "processes": "a fresh one per subject, restart and batch size; one runs at a time",
+        "cores": "kept on as many cores as threads, the same for all in a restart" if table.cores else "any",
         "interleaved": True,
         "together_with": sorted(table.blocks.calls),
         "order_seed": task.seed,

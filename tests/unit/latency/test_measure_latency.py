@@ -240,6 +240,20 @@ def test_threads_of_a_subject_win_over_the_setting() -> None:
     assert one.at["threads"] == 2
 
 
+def test_all_subjects_of_a_restart_share_cores_and_the_next_restart_takes_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {4, 5, 6})
+    lab = Lab(lambda name, restart: 1e6)
+    taken(lab, LatencySpec(seconds=1.0, restarts=4, most_restarts=4, threads=2))
+    assert lab.cores == [c for c in [(4, 5), (6, 4), (5, 6), (4, 5)] for _ in SUBJECTS]
+    everything = Lab(lambda name, restart: 1e6)
+    taken(everything, LatencySpec(seconds=1.0, restarts=2, most_restarts=2, threads=3))
+    free = Lab(lambda name, restart: 1e6)
+    taken(free, LatencySpec(seconds=1.0, restarts=2, most_restarts=2, pin=False))
+    assert set(everything.cores) == set(free.cores) == {()}
+
+
 def test_names_must_be_unique_and_baselines_present() -> None:
     with pytest.raises(AssertionError, match="BUG"):
         measure([subject("a@b")], {"a@b": "gone@b"}, SAMPLES, SPEC, 0, "", launch=Lab(lambda n, r: 1e6).launch)
