@@ -80,7 +80,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rig\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[optimizer.targets]\nrig = rig_target\n")
     (site / "rig_target.py").write_text(TARGET)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     before = set(psutil.Process().children(recursive=True))
     yield tmp_path
     left = set(psutil.Process().children(recursive=True)) - before
