@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from optimizer import dataset, fingerprint, registry
+from optimizer import dataset, fingerprint, gates, registry
 from optimizer.console import Console
+from optimizer.errors import OptimizerError
 from optimizer.measure import accuracy, latency, memory, slices
 from optimizer.measure.accuracy import Baseline
 from optimizer.plan import Evaluation
 from optimizer.produce import Producer
 from optimizer.recipe import LatencySpec
 from optimizer.store import Store, StoredEntry
-from optimizer.values import Candidate, DataRecord, Measurement
+from optimizer.values import Candidate, DataRecord, Measurement, Verdict
+
+MEASURABLE = "it can be measured"
+"""The gate that every candidate has: its process opens the artifact and answers until the end."""
 
 MARK = "column "  # numpy.savez takes arrays as keywords, of which `file` is its own
 
@@ -164,8 +168,25 @@ class Assessor:
             }
             return self.store.commit(out, evaluation.key, record)
 
-    def latency(self, candidates: list[Candidate], spec: LatencySpec) -> list[Measurement]:
-        """Latency, throughput, load time and peak memory of every candidate, each in fresh processes."""
+    def latency(self, candidates: list[Candidate], spec: LatencySpec) -> tuple[list[Measurement], list[Verdict]]:
+        """Latency, throughput, load time and peak memory of every candidate, each in fresh processes.
+
+        Measures until the gates are decided, as far as `spec` allows. A candidate whose process fails does not stop
+        the others: it gets a failed verdict that says why.
+        """
+        failures: dict[str, Verdict] = {}
+
+        def enough(found: Sequence[Measurement]) -> bool:
+            batch = next((int(m.at["batch"]) for m in found if "batch" in m.at), None)
+            asked = [dataclasses.replace(g, batch=g.batch or min(spec.batch)) for g in self.plan.gates]
+            alive = [c for c in candidates if c.name not in failures]
+            return gates.decided(asked, found, alive, self.plan.baseline, batch)
+
+        def failed(name: str, error: OptimizerError) -> None:
+            subject = name.removesuffix(latency.TWIN)
+            self.console.warn(error.message)
+            failures[subject] = Verdict(MEASURABLE, subject, "fail", error.message)
+
         subjects = [
             latency.Subject(c.name, c.target, self.producer.done[str(c.artifact)].artifact, c.options)
             for c in candidates
@@ -173,7 +194,7 @@ class Assessor:
         samples = self.producer.samples(subjects[0].artifact.signature)
         baselines = {c.name: self.plan.baselines[c.name] for c in candidates}
         with self.console.task(f"latency of {len(subjects)} candidates") as advance:
-            return latency.measure(
+            found = latency.measure(
                 subjects,
                 baselines,
                 samples.feeds[0],
@@ -181,7 +202,10 @@ class Assessor:
                 self.plan.recipe.seed,
                 self.plan.machine.digest,
                 advance,
+                enough=enough,
+                failed=failed,
             )
+        return found, list(failures.values())
 
     def size(self, candidates: list[Candidate]) -> list[Measurement]:
         """Artifact sizes, absolute and against the baseline."""

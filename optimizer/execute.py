@@ -98,21 +98,24 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
     spec = plan.recipe.measure.latency
     if not plan.selections:
         accuracy = assessor.accuracy()
-        found.measurements += accuracy.measurements + (assessor.latency(built, spec) if spec else [])
-        found.verdicts = gates.judge(plan.gates, found.measurements, candidates, plan.baseline)
+        times, failures = assessor.latency(built, spec) if spec else ([], [])
+        found.measurements += accuracy.measurements + times
+        found.verdicts = [*failures, *gates.judge(plan.gates, found.measurements, candidates, plan.baseline)]
         crowded = choice.crowded(candidates, plan.baseline) if plan.metrics else None
         found.notes = [crowded] if crowded else []
     else:
         found.selection = assessor.selection()
-        costs = found.measurements + (assessor.latency(built, spec) if spec else [])
-        every = plan.recipe.bundle == "all"
-        names = choice.selected(plan.gates, [*costs, *found.selection], candidates, plan.baseline, every)
+        times, failures = assessor.latency(built, spec) if spec else ([], [])
+        costs, every = found.measurements + times, plan.recipe.bundle == "all"
+        broken = {v.subject for v in failures}
+        able = [c for c in candidates if c.name not in broken]
+        names = choice.selected(plan.gates, [*costs, *found.selection], able, plan.baseline, every)
         against = {str(plan.baselines[name]) for name in names}
         plain = {c.name for c in built if plan.baseline in (c.variant, c.name)}
         accuracy = assessor.accuracy({*names, *against, *plain})
         found.measurements = costs + accuracy.measurements
         given = (plan.gates, found.measurements, found.selection, candidates, plan.baseline)
-        found.verdicts = choice.judged(*given, names)
+        found.verdicts = [*failures, *choice.judged(*given, names)]
         found.notes = _chosen(built, names, plain)
     for note in found.notes:
         assessor.console.warn(note)

@@ -121,14 +121,30 @@ DataField: TypeAlias = Annotated[
 ]
 
 
+def _seconds(value: Any) -> Any:
+    """Seconds from `30s`, `2m`, `1.5h`, or a number."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else value
+
+
 class LatencySpec(Strict):
     """How latency is measured: see optimizer/measure/latency.py."""
 
     batch: list[Annotated[int, Field(ge=1)]] = Field([1], description="batch sizes, each measured by itself")
-    seconds: float = Field(10.0, gt=0, description="time budget per candidate and setting, warm-up not counted")
-    restarts: int = Field(4, ge=1, description="fresh processes per candidate")
+    seconds: float = Field(10.0, gt=0, description="most time of counted calls per candidate and setting")
+    restarts: int = Field(4, ge=1, description="fresh processes per candidate before the numbers are looked at")
+    most_restarts: int = Field(12, ge=1, description="fresh processes while a gate or the precision asks for more")
+    precision: float | None = Field(
+        0.05, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
+    )
+    budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+        None, gt=0, description="wall time for all candidates at one setting, e.g. 30s or 2m; then say inconclusive"
+    )
     threads: int = Field(1, ge=1, description="threads each runtime may use")
     dims: dict[str, int] = Field({}, description="sizes of the other free dimensions, e.g. {sequence: 128}")
+    pin: bool = Field(
+        True, description="keep all candidates on the same cores, as many as threads, others after each restart"
+    )
 
 
 def _off(value: Any) -> Any:

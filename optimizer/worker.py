@@ -2,7 +2,7 @@
 
 Line by line, JSON on stdin and stdout (the parent's side is `optimizer/measure/process.py`):
 
-    {"target", "artifact", "options", "feeds"}      ->  {"load_ns", "precision", "rss_before"}
+    {"target", "artifact", "options", "feeds", "cores"} ->  {"load_ns", "precision", "rss_before"}
     {"warmup", "seconds", "min_iterations"}         ->  {"times": [ns per call, ...]}
     {}                                              ->  {"peak": bytes}, and the process ends
 
@@ -46,6 +46,8 @@ def main() -> None:
 
 def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> None:
     start = receive()
+    if start.get("cores"):
+        os.sched_setaffinity(0, start["cores"])  # before the runtime starts threads and counts cores
     feeds = load_feeds(Path(start["feeds"]))
     artifact = TypeAdapter(Artifact).validate_python(start["artifact"])
     target = registry.load("targets", start["target"])

@@ -9,6 +9,6 @@ Where one gate judges several candidates on the same examples, a pass must also 
 
 from optimizer.gates.feasible import Fact, check
 from optimizer.gates.grammar import Gate, parse
-from optimizer.gates.verdict import judge, outcome
+from optimizer.gates.verdict import decided, judge, outcome
 
-__all__ = ["Fact", "Gate", "check", "judge", "outcome", "parse"]
+__all__ = ["Fact", "Gate", "check", "decided", "judge", "outcome", "parse"]

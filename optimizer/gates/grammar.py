@@ -48,6 +48,7 @@ TIMED = {
     **dict.fromkeys(LATENCIES, Family("ms", "lower", "speedup")),
     "throughput": Family("1/s", "higher", "ratio"),
     "load.time": Family("ms", "lower", "ratio"),
+    "cold.start": Family("ms", "lower", "ratio"),
     "memory.peak": Family("B", "lower", "ratio"),
 }
 """Metrics that exist when latency is measured."""
@@ -119,7 +120,7 @@ def _metric(text: str, name: str) -> str:
             text, f"'{name}' of what?", f"put the metric before it: '{text.replace(name, f'{whose} {name}', 1)}'"
         )
     root = name.partition(".")[0]
-    if name in KNOWN or root not in ("latency", "throughput", "size", "memory", "load"):
+    if name in KNOWN or root not in ("latency", "throughput", "size", "memory", "load", "cold"):
         return name
     meant = suggestion(name, KNOWN)
     raise fault(text, f"unknown metric '{name}'; available: {', '.join(KNOWN)}", meant and f"did you mean '{meant}'?")

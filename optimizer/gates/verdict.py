@@ -39,6 +39,18 @@ def judge(
     return verdicts
 
 
+def decided(
+    gates: Sequence[Gate],
+    measurements: Sequence[Measurement],
+    candidates: Sequence[Candidate],
+    baseline: str | None,
+    batch: int | None,
+) -> bool:
+    """Whether more measuring at this batch size would settle no timed gate: none of them is inconclusive so far."""
+    asked = [gate for gate in gates if gate.metric in TIMED and gate.batch == batch]
+    return all(v.outcome != "inconclusive" for v in judge(asked, measurements, candidates, baseline))
+
+
 def outcome(verdicts: Iterable[Verdict]) -> Outcome | Literal["not gated"]:
     """The worst of all verdicts: fail, then inconclusive, then pass; "not gated" when there is none."""
     found = {verdict.outcome for verdict in verdicts}
@@ -142,7 +154,7 @@ def _advice(gate: Gate, found: Measurement) -> str:
     if not all(map(math.isfinite, (low, found.value, high))):
         return "The value is not a finite number: look at the outputs for NaN."
     if gate.metric in KNOWN:
-        return "Measure longer (measure.latency.seconds, restarts) or on a quieter machine."
+        return "Measure longer (measure.latency: seconds, most_restarts, budget) or on a quieter machine."
     # An interval shrinks with the square root of the number of examples.
     half = max(high - found.value, found.value - low)
     distance = abs(gate.threshold - found.value)
