@@ -58,7 +58,7 @@ def markdown(found: Comparison) -> str:
 
 
 def junit(found: Comparison) -> str:
-    """A suite per candidate, a case per metric; what cannot be decided is a failure of that type (see report/junit.py)."""
+    """A suite per candidate, a case per metric; what cannot be decided is a failure, as in report/junit.py."""
     root = ET.Element("testsuites")
     for number, pair in enumerate(found.pairing.pairs):
         root.append(_suite(found, pair.name, [c for c in found.changes if c.subject == pair.name], number))
