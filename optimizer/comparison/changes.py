@@ -56,6 +56,8 @@ def _cost(name: str, a: Measurement, b: Measurement, rules: Rules, floors: list[
         return _judged(_draft(name, a, b, "ratio", SAME, Estimate(1.0, 1.0, 1.0)), rules)
     if a.value <= 0 or b.value <= 0:
         return _missing(name, a if a.value > 0 else None, b if b.value > 0 else None, rules)
+    if a.metric.startswith(TIMED) and 1 in (a.protocol.get("restarts"), b.protocol.get("restarts")):
+        return _once(_draft(name, a, b, "ratio", "none: one process says nothing of the next", _quotient(a, b)), rules)
     floors = floors if a.metric.startswith(TIMED) else []
     restarts = [m.protocol.get("restart_p50") or [] for m in (a, b)]
     suffix = intervals.FLOORS if floors else ""
@@ -67,11 +69,25 @@ def _cost(name: str, a: Measurement, b: Measurement, rules: Rules, floors: list[
         return _judged(dataclasses.replace(draft, before=one, after=other), rules)
     before, after = _estimate(a), _estimate(b)
     if before is None or after is None or min(before.low, after.low) <= 0:
-        exact = Estimate(b.value / a.value, b.value / a.value, b.value / a.value)
-        draft = _draft(name, a, b, "ratio", "exact", exact)
+        draft = _draft(name, a, b, "ratio", "exact", _quotient(a, b))
         return _judged(dataclasses.replace(draft, low=None, high=None), rules)
     ratio = intervals.of_intervals(before, after, floors)
     return _judged(_draft(name, a, b, "ratio", intervals.TWO_INTERVALS + suffix, ratio), rules)
+
+
+def _quotient(a: Measurement, b: Measurement) -> Estimate:
+    """after / before as it is, without an interval."""
+    return Estimate(b.value / a.value, b.value / a.value, b.value / a.value)
+
+
+def _once(draft: Change, rules: Rules) -> Change:
+    """A timing of one process on either side: shown, and never decided."""
+    tolerance, judged = tolerance_of(draft.metric, draft.unit, rules)
+    reason = f"{draft.metric}{place(draft)} was timed in one process, which says nothing of the next: measure with "
+    return dataclasses.replace(
+        draft, low=None, high=None, tolerance=tolerance, outcome="inconclusive" if judged else "reported",
+        reason=f"{reason}2 restarts or more.",
+    )  # fmt: skip
 
 
 def _accuracy(name: str, a: Measurement, b: Measurement, rules: Rules, paired: Measurement | None) -> Change:

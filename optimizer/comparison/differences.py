@@ -14,6 +14,7 @@ from optimizer.values import Run, StepRecord
 
 MOST = 12
 """Changes of one recipe or step that are listed; more are counted."""
+TRIALS = ("bench", "eval")
 UNTOLD = ("source", "layout")  # ingredients that follow from an earlier step, or say nothing to a reader
 
 
@@ -22,14 +23,28 @@ def differences(before: Run, after: Run, pairing: Pairing) -> list[Difference]:
     found = [Difference("verdict", text, name) for name, text in _verdicts(before, after, pairing)]
     if before.version != after.version:
         found.append(Difference("optc", f"optc {before.version} -> {after.version}"))
-    tools = [{k: v for k, v in run.tools.items() if k != "optc"} for run in (before, after)]
-    found += [Difference("tool", text) for text in fingerprint.changes(tools[0], tools[1])]
+    same = kind_of(before) == kind_of(after)
+    found += [Difference("tool", text) for text in _tools(before, after, same)]
     found += [Difference("machine", text) for text in machine_changes(before.machine, after.machine)]
     recipes = (_json(portable(run.recipe)) for run in (before, after))
-    found += [Difference("recipe", text) for text in _few(fingerprint.changes(*recipes))]
+    told = fingerprint.changes(*recipes) if same else [f"{kind_of(before)} -> {kind_of(after)}"]
+    found += [Difference("recipe", text) for text in _few(told)]
     for pair in pairing.pairs:
         found += [Difference("step", text, pair.name) for text in _steps(before, after, pair)]
     return found
+
+
+def kind_of(run: Run) -> str:
+    """What made the record: `a build`, or the command whose flags stand where a build has its recipe."""
+    only = next(iter(run.recipe), "")
+    return f"optc {only}" if len(run.recipe) == 1 and only in TRIALS else "a build" if run.recipe else "a model file"
+
+
+def _tools(before: Run, after: Run, same: bool) -> list[str]:
+    """Versions that differ; of records of two kinds only those that both name."""
+    names = (before.tools.keys() | after.tools.keys()) if same else (before.tools.keys() & after.tools.keys())
+    one, other = ({n: run.tools[n] for n in names - {"optc"} if n in run.tools} for run in (before, after))
+    return fingerprint.changes(one, other)
 
 
 def _verdicts(before: Run, after: Run, pairing: Pairing) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ def moved(change: Change) -> bool:
     if change.outcome in ("fail", "inconclusive"):
         return True
     if change.value is None:
-        return True
+        return change.metric == "built"
     nothing = 1.0 if change.relation == "ratio" else 0.0
     if change.low is None or change.high is None:
         return abs(change.value - nothing) > (0.0 if change.metric == "size" else UNMOVED)

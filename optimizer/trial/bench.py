@@ -68,7 +68,7 @@ def bench(opened: Sequence[Opened], flags: Flags, console: Console) -> Benched:
     verdict_gates(flags.min_speedup, flags.wanted.batches or [1])
     ledger = Ledger()
     for group in inputs.groups(opened, flags.each):
-        _group(group, baseline, flags, console, ledger)
+        _group(group, baseline, flags, console, ledger, alone=len(opened) == 1)
     alive = [o for o in opened if o.subject.name not in ledger.failed]
     if not alive:
         first = next(iter(ledger.failed.values()))
@@ -96,7 +96,7 @@ def verdict_gates(min_speedup: str | None, batches: Sequence[int]) -> list[gates
     return [gates.parse(f"latency.p50 speedup >= {min_speedup} at batch {b}") for b in batches if min_speedup]
 
 
-def _group(group: list[Opened], baseline: str, flags: Flags, console: Console, ledger: Ledger) -> None:
+def _group(group: list[Opened], baseline: str, flags: Flags, console: Console, ledger: Ledger, alone: bool) -> None:
     """Look at the outputs of subjects with one signature, then time them."""
     batches = inputs.batches_of(group, flags.wanted.batches)
     given = inputs.choose(group, dataclasses.replace(flags.wanted, batches=batches))
@@ -106,8 +106,8 @@ def _group(group: list[Opened], baseline: str, flags: Flags, console: Console, l
     ledger.data += [given.record] if given.record else []
     with console.task(f"outputs of {len(group)} subject{'s' if len(group) > 1 else ''}"):
         looked = outputs.look(group, baseline, given.feeds, batches[0], flags.threads or 1)
-    for error in looked.failed.values():
-        console.warn(error.message)
+    for name, error in looked.failed.items() if not alone else ():
+        console.warn(f"{name} is left out: {error.message}")
     names = [o.subject.name for o in looked.alive]
     against = baseline if baseline in names else next(iter(names), None)
     setting = timing.spec(batches, flags.threads, flags.seconds, flags.restarts, flags.budget, max(len(names), 1))

@@ -64,6 +64,8 @@ def evaluate(opened: Sequence[Opened], flags: Flags, store: Store, console: Cons
         try:
             entries[one.subject.name], examples = _evaluated(one, task, flags, store, console)
         except OptimizerError as error:
+            if len(opened) == 1:
+                raise
             failed[one.subject.name] = OptimizerError(f"{one.subject.name}: {error.message}", error.hint)
             console.warn(f"{one.subject.name} is left out: {error}")
     alive = [o for o in opened if o.subject.name in entries]

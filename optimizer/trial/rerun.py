@@ -21,10 +21,11 @@ Session = dict[tuple[str, str], list[Measurement]]
 def plain_run(label: str, opened: Sequence[Opened]) -> Run:
     """The record of models that have none: their candidates and sizes."""
     own = [dataclasses.replace(o, subject=dataclasses.replace(o.subject, name=_known(o))) for o in opened]
-    found = record.sizes(own, "")
-    return record.record(
-        label, {}, own, "", found, (), precision={}, failed={}, data=(), warnings=(), seconds=0.0
+    sizes = record.sizes(own, "")
+    found = record.record(
+        label, {}, own, "", sizes, (), precision={}, failed={}, data=(), warnings=(), seconds=0.0
     )  # fmt: skip
+    return dataclasses.replace(found, recipe={})
 
 
 def pairing_of(before: Run, after: Run, renamed: Mapping[str, str], loose: bool) -> Pairing:
