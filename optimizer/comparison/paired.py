@@ -70,10 +70,11 @@ def _read(entry: StoredEntry | None, metric: str) -> np.ndarray | None:
 
 
 def _drop(pair: Pair, metric: str, before: _Rows, after: _Rows) -> Measurement | None:
-    plugin, options = _metric(after.ingredients.get("metrics", {}).get(metric))
-    same_data = before.ingredients.get("data") == after.ingredients.get("data")
+    described = [side.ingredients.get("metrics", {}).get(metric) for side in (before, after)]
+    plugin, options = _metric(described[1])
+    alike = described[0] == described[1] and before.ingredients.get("data") == after.ingredients.get("data")
     rows = [before.own(), after.own()]
-    if plugin is None or not same_data or rows[0] is None or rows[1] is None:
+    if plugin is None or not alike or rows[0] is None or rows[1] is None:
         return None
     if plugin.AGAINST == "baseline":
         bases = [before.baseline(), after.baseline()]
