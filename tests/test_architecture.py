@@ -168,7 +168,10 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert not loaded_by(help_text) & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", ["list", "doctor", "cache", "inspect", "init", "schema", "plan", "verify", "report"])
+LIGHT = ["list", "doctor", "cache", "inspect", "init", "schema", "plan", "verify", "report", "bench", "eval", "compare"]
+
+
+@pytest.mark.parametrize("name", LIGHT)
 def test_commands_import_without_the_libraries_of_the_extras(name: str) -> None:
     assert not loaded_by(f"import optimizer.commands.{name}") & set(HEAVY_INSIDE)
 

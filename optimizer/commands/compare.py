@@ -21,38 +21,47 @@ from optimizer.trial.bench import Flags
 from optimizer.trial.compare import Work
 from optimizer.trial.inputs import Wanted
 
+Things = Annotated[
+    list[str],
+    typer.Argument(
+        help="BEFORE AFTER: each a run.json, report folder, bundle or stored baseline (#variant@target for one "
+        "candidate); with --rerun also model files as for optc bench. One thing with --baseline or --save-baseline"
+    ),
+]
+Save = Annotated[
+    str | None, typer.Option(help="keep the run under this name, in .optc/baselines/NAME.json here, and end")
+]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="old=new where variants or candidates were renamed (repeatable)")
+]
+Drops = Annotated[
+    list[str] | None, typer.Option(help="of accuracy: 0.5pp, or 0.005 without unit (repeatable) [default: both]")
+]
+Tolerances = Annotated[
+    list[str] | None,
+    typer.Option(help="METRIC=VALUE, judges it: memory.peak=20%, load.time=25%, f1=0.01 (repeatable)"),
+]
+Across = Annotated[
+    list[str] | None,
+    typer.Option(help="compare nevertheless: machine, threads, boundary, data, batch, all (repeatable)"),
+]
+Rerun = Annotated[bool, typer.Option("--rerun", help="measure both anew here, interleaved in one session")]
+Root = Annotated[Path | None, typer.Option(help="artifact store [default: $OPTC_STORE, ~/.cache/optc]")]
+
 
 def compare(
     ctx: typer.Context,
-    things: Annotated[
-        list[str],
-        typer.Argument(
-            help="BEFORE AFTER: each a run.json, report folder, bundle or stored baseline (#variant@target for one "
-            "candidate); with --rerun also model files as for optc bench. One thing with --baseline or --save-baseline"
-        ),
-    ],
+    things: Things,
     baseline: Annotated[str | None, typer.Option(help="compare with this stored baseline")] = None,
-    save_baseline: Annotated[
-        str | None, typer.Option(help="keep the run under this name, in .optc/baselines/NAME.json here, and end")
-    ] = None,
-    renamed: Annotated[
-        list[str] | None, typer.Option("--map", help="old=new where variants or candidates were renamed (repeatable)")
-    ] = None,
+    save_baseline: Save = None,
+    renamed: Map = None,
     max_slowdown: Annotated[str | None, typer.Option(help="of p50 and throughput [default: 5%]")] = None,
-    max_drop: Annotated[
-        list[str] | None, typer.Option(help="of accuracy: 0.5pp, or 0.005 without unit (repeatable) [default: both]")
-    ] = None,
+    max_drop: Drops = None,
     max_growth: Annotated[str | None, typer.Option(help="of the size [default: 1%]")] = None,
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option(help="METRIC=VALUE, judges it: memory.peak=20%, load.time=25%, f1=0.01 (repeatable)"),
-    ] = None,
-    across: Annotated[
-        list[str] | None,
-        typer.Option(help="compare nevertheless: machine, threads, boundary, data, batch, all (repeatable)"),
-    ] = None,
+    tolerance: Tolerances = None,
+    across: Across = None,
     inconclusive: Annotated[str | None, typer.Option(help="count inconclusive as: pass or fail")] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="measure both anew here, interleaved in one session")] = False,
+    rerun: Rerun = False,
     batch: Annotated[list[int] | None, typer.Option(help="rerun: batch size (repeatable) [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="rerun: for both [default: as recorded, else 1]")] = None,
     seconds: Annotated[float | None, typer.Option(help="rerun: per artifact and batch size [default: 10]")] = None,
@@ -62,7 +71,7 @@ def compare(
     input: Annotated[list[str] | None, typer.Option(help="rerun: inputs.npz, as for optc bench")] = None,
     data: Annotated[str | None, typer.Option(help="rerun: take inputs from data, card/split or file")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for compare.md, compare.xml and compare.json")] = None,
-    store: Annotated[Path | None, typer.Option(help="artifact store [default: $OPTC_STORE, ~/.cache/optc]")] = None,
+    store: Root = None,
     json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
 ) -> None:
     """Compare two runs, bundles or a run with a stored baseline; exit 1 when something regressed."""
