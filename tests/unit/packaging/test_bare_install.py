@@ -40,7 +40,7 @@ sys.exit(main(sys.argv[1:]))
 def optc(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, ",".join(ABSENT), *arguments],
-        capture_output=True, text=True, check=False, timeout=120, 
+        capture_output=True, text=True, check=False, timeout=120,
         env={"OPTC_STORE": str(store), "PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
     )  # fmt: skip
 
