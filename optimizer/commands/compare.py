@@ -122,7 +122,7 @@ def _sides(things: list[str], baseline: str | None, home: Path, rerun: bool) -> 
     if baseline is not None:
         baselines.load(baseline, home)
         named[0] = str(baselines.path_of(baseline, Path()))  # below the working folder, as `home` is
-    models = [text for text in named if not records.is_record(text)]
+    models = [text for text in named if not records.is_record(text, home)]
     if models and not rerun and any(Path(m).expanduser().exists() or ":" in m for m in models):
         raise OptimizerError(f"'{models[0]}' is a model and holds no measurements", "measure both anew: --rerun")
     return named[0], named[1]

@@ -35,13 +35,14 @@ def read(text: str, home: Path) -> Record:
     return dataclasses.replace(found, label=text, run=_picked(found.run, pick)) if pick else found
 
 
-def is_record(text: str) -> bool:
-    """Whether this names a record rather than a model file; decided by spelling, and for a folder by what is in it."""
+def is_record(text: str, home: Path) -> bool:
+    """Whether this names a record and no model: by its spelling, what a folder holds, and the stored baselines."""
     place = text.partition("#")[0]
     path = Path(place).expanduser()
     if path.is_dir():
         return any((path / name).is_file() for name in ("run.json", "manifest.json"))
-    return place.endswith((".json", *ARCHIVES)) or baselines.is_name(place)
+    stored = baselines.is_name(place) and baselines.path_of(place, home).is_file()
+    return place.endswith((".json", *ARCHIVES)) or stored
 
 
 def _read(place: str, home: Path) -> Record:

@@ -157,7 +157,10 @@ def _ir(path: Path, place: Place) -> Found:
     settings = path.with_name(openvino.RUNTIME)
     if path.name == openvino.FILE and settings.is_file():
         disk.link_or_copy(settings, out / openvino.RUNTIME)
-    return _artifact(path, read("openvino", out))
+    try:
+        return _artifact(path, read("openvino", out))
+    except OptimizerError as error:
+        raise OptimizerError(error.message.replace(str(out / openvino.FILE), str(path)), error.hint) from None
 
 
 def _require(path: Path) -> None:

@@ -14,7 +14,6 @@ from optimizer.store import Store
 from optimizer.subjects import Asked, Opened, open_all
 from optimizer.trial.bench import Flags
 from optimizer.trial.rerun import pairing_of, plain_run, rerun
-from optimizer.values import Run
 
 RERUN = (
     "Both artifacts are at hand: --rerun measures them anew, interleaved in one session, which is the strongest answer."
@@ -38,7 +37,8 @@ class Work:
         """From what both records hold."""
         before, after = (records.read(text, self.home) for text in sides)
         pairs = pairing.pair(before.run, after.run, self.renamed)
-        at_hand = all(self._at_hand(r, [getattr(p, s).name for p in pairs.pairs]) for r, s in self._both(before, after))
+        names = [p.before.name for p in pairs.pairs], [p.after.name for p in pairs.pairs]
+        at_hand = self._at_hand(before, names[0]) and self._at_hand(after, names[1])
         drops = paired.drops(before.run, after.run, pairs, self.store)
         return compare(
             (before.label, before.run), (after.label, after.run), pairs, self.rules, self.across, drops,
@@ -46,11 +46,14 @@ class Work:
         )  # fmt: skip
 
     def again(self, sides: tuple[str, str], flags: Flags, asked: Asked) -> Comparison:
-        """Timings from one new session, the rest from the records where there are any."""
+        """Timings from one new session; size and accuracy from the records, where both sides have one."""
         opened = [self._opened(text, asked, place) for place, text in enumerate(sides)]
-        runs = [self._run(text, own) for text, own in zip(sides, opened, strict=True)]
-        loose = not any(records.is_record(text) for text in sides)
-        pairs = pairing_of(runs[0], runs[1], self.renamed, loose)
+        recorded = all(records.is_record(text, self.home) for text in sides)
+        runs = [
+            records.read(text, self.home).run if recorded else plain_run(text, own)
+            for text, own in zip(sides, opened, strict=True)
+        ]
+        pairs = pairing_of(runs[0], runs[1], self.renamed, loose=not recorded)
         session, odd = rerun(pairs, opened[0], opened[1], flags, self.screen)
         for text in odd:
             self.screen.warn(text)
@@ -63,15 +66,10 @@ class Work:
     def _opened(self, text: str, asked: Asked, place: int) -> list[Opened]:
         folder = self.folder / f"side-{place}"
         folder.mkdir()
-        stored = baselines.path_of(text, self.home)
-        known = stored if baselines.is_name(text) and stored.is_file() and not Path(text).is_dir() else text
-        return open_all([str(known)], asked, self.store, folder, self.screen)
-
-    def _run(self, text: str, opened: list[Opened]) -> Run:
-        return records.read(text, self.home).run if records.is_record(text) else plain_run(text, opened)
-
-    def _both(self, before: records.Record, after: records.Record) -> list[tuple[records.Record, str]]:
-        return [(before, "before"), (after, "after")]
+        name, mark, pick = text.partition("#")
+        is_baseline = baselines.is_name(name) and records.is_record(name, self.home) and not Path(name).is_dir()
+        known = f"{baselines.path_of(name, self.home)}{mark}{pick}" if is_baseline else text
+        return open_all([known], asked, self.store, folder, self.screen)
 
     def _at_hand(self, record: records.Record, names: list[str]) -> bool:
         """Whether the artifacts behind a record can be measured again."""

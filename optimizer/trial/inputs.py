@@ -61,7 +61,7 @@ def groups(opened: Sequence[Opened], each: bool) -> list[list[Opened]]:
         raise OptimizerError(
             f"'{first.subject.name}' and '{other.subject.name}' take other inputs, they would not do the same work: "
             f"the second has {'; '.join(_differ(first, other))}",
-            "compare models of one signature, or measure each with its own inputs: --each",
+            "compare models of one signature; optc bench --each measures each with inputs of its own",
         )
     return [_named_alike(group) for group in found]
 

@@ -12,7 +12,7 @@ from optimizer.errors import OptimizerError
 from optimizer.subjects import Opened
 from optimizer.trial import inputs, outputs, record, timing
 from optimizer.trial.bench import Flags
-from optimizer.values import Measurement, Run
+from optimizer.values import Candidate, Measurement, Run
 
 Session = dict[tuple[str, str], list[Measurement]]
 """(pair's name, "before" or "after") -> its measurements."""
@@ -45,8 +45,8 @@ def rerun(
     for one in pairing.pairs:
         if one.before.skipped or one.after.skipped:
             continue
-        old = _called(sides["before"], one.before.name, "before", one)
-        new = _called(sides["after"], one.after.name, "after", one)
+        old = _called(sides["before"], one.before, "before")
+        new = _called(sides["after"], one.after, "after")
         taken, odd = _pair([old, new], flags, console)
         warnings += odd
         for side, opened in (("before", old), ("after", new)):
@@ -59,11 +59,12 @@ def _known(o: Opened) -> str:
     return o.candidate if "@" in o.candidate else f"{o.candidate}@{o.subject.target}"
 
 
-def _called(known: dict[str, Opened], name: str, side: str, pair: Pair) -> Opened:
-    if name not in known:
-        raise OptimizerError(f"--rerun: the artifact of {name} ({side}) is not at hand", "name its bundle")
-    opened = known[name]
-    subject = dataclasses.replace(opened.subject, name=f"{side}-{pair.before.variant}@{opened.subject.target}")
+def _called(known: dict[str, Opened], candidate: Candidate, side: str) -> Opened:
+    """The subject behind a candidate, under a name that tells the sides apart."""
+    if candidate.name not in known:
+        raise OptimizerError(f"--rerun: the artifact of {candidate.name} ({side}) is not at hand", "name its bundle")
+    opened = known[candidate.name]
+    subject = dataclasses.replace(opened.subject, name=f"{side}-{candidate.variant}@{opened.subject.target}")
     return dataclasses.replace(opened, subject=subject)
 
 

@@ -113,10 +113,10 @@ def test_a_newer_manifest_names_who_wrote_it(tmp_path: Path) -> None:
 
 
 def test_what_is_a_record_is_decided_by_spelling(tmp_path: Path) -> None:
-    assert records.is_record("run.json")
-    assert records.is_record("x.tar.gz")
-    assert records.is_record("main")
-    for model in ("x.onnx", "x.xml", "x.pt2", "net.py:Net", "a/b.onnx"):
-        assert not records.is_record(model)
+    baselines.save("main", published(), tmp_path)
+    for record in ("run.json", "x.tar.gz", "run.json#int8", "main"):
+        assert records.is_record(record, tmp_path)
+    for model in ("x.onnx", "x.xml", "x.pt2", "net.py:Net", "a/b.onnx", "0123456789ab"):
+        assert not records.is_record(model, tmp_path)
     (tmp_path / "model.onnx").touch()
-    assert not records.is_record(str(tmp_path))
+    assert not records.is_record(str(tmp_path), tmp_path)
