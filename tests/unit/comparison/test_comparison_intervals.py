@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from optimizer.comparison import intervals
-from optimizer.measure.quantiles import Estimate
+from optimizer.comparison.rules import decide, limit_of
+from optimizer.measure.quantiles import Estimate, noise_floor
 
 
 def test_the_ratio_of_restarts_is_the_ratio_of_their_geometric_means() -> None:
@@ -78,3 +79,25 @@ def test_an_absurd_spread_still_gives_numbers() -> None:
     found = intervals.of_restarts([1e-9, 1e9], [1e9, 1e-9])
     assert math.isfinite(found.low)
     assert math.isfinite(found.high)
+
+
+@pytest.mark.parametrize("day", [0.0, 0.01])
+def test_two_days_seldom_cry_wolf_and_a_tenth_is_seen(day: float) -> None:
+    """Sessions of four restarts whose level moves from day to day: against the default tolerance of 5 %."""
+    random = np.random.default_rng(5)
+
+    def session(level: float) -> list[float]:
+        moved = level * np.exp(day * random.standard_normal() + 0.005 * random.standard_normal(4))
+        return [float(v) for v in moved]
+
+    def failures(true: float) -> float:
+        found = 0
+        for _ in range(500):
+            before, after = session(1.0), session(true)
+            floors = [noise_floor(np.array(s)) for s in (before, after)]
+            ratio = intervals.of_restarts(before, after, floors)
+            found += decide(ratio.low, ratio.high, limit_of(0.05, higher=False), below=True) == "fail"
+        return found / 500
+
+    assert failures(1.0) <= 0.01
+    assert failures(1.10) >= 0.9
