@@ -77,8 +77,10 @@ def _names(wanted: Sequence[tuple[Reference, Found, str]]) -> list[str]:
     targets = [target for *_, target in wanted]
     own = [f.name if not r.name else r.name if many[r.text] == 1 else f"{r.name}-{f.name}" for r, f, _ in wanted]
     count = Counter(zip(own, targets, strict=True))
-    fuller = [name if r.name or count[name, t] == 1 else f.fuller for name, (r, f, t) in zip(own, wanted, strict=True)]
-    return _numbered(fuller, targets)
+    # Candidates that were moved to one target are told apart by the targets that they were built for.
+    fuller = [f"{f.name}-{f.target}" if f.options is not None and f.target != t else f.fuller for _, f, t in wanted]
+    clash = [not r.name and count[name, t] > 1 for name, (r, _, t) in zip(own, wanted, strict=True)]
+    return _numbered([b if c else a for a, b, c in zip(own, fuller, clash, strict=True)], targets)
 
 
 def _numbered(names: Sequence[str], targets: Sequence[str]) -> list[str]:
