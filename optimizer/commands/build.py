@@ -9,10 +9,10 @@ import typer
 import yaml
 
 from optimizer import execute, recipe, report, resolution, schema, shorthand
-from optimizer.commands import console
+from optimizer.commands import console, options
 from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
-from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, OptimizerError
+from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.store import Store
 from optimizer.values import Run
@@ -54,8 +54,7 @@ def build(
     save: Annotated[Path | None, typer.Option(help="model: also write the recipe that the flags stand for")] = None,
 ) -> None:
     """Build a recipe, or a model with flags; exit 0 only when every gate passed."""
-    if inconclusive not in (None, "pass", "fail"):
-        raise OptimizerError(f"--inconclusive {inconclusive}: unknown", "use pass or fail")
+    counted_as = options.inconclusive(inconclusive)
     screen = console(ctx)
     flags = shorthand.Flags(
         reference, weights, task, input or (), data, evaluate, label, metric or (), target or (), precision or (),
@@ -78,7 +77,7 @@ def build(
         screen.print(schema.dump_run(done.run).decode())
     else:
         _summary(screen, planned, done.run, paths, bundles)
-    raise typer.Exit(_exit_code(done.run, inconclusive))
+    raise typer.Exit(options.exit_code([v.outcome for v in done.run.verdicts], counted_as))
 
 
 def _foretell(screen: Console, planned: Plan, store: Store) -> None:
@@ -134,12 +133,3 @@ def _summary(
         screen.print(f"{name:8} {path}")
     for _, archive in bundles:
         screen.print(f"bundle   {archive}")
-
-
-def _exit_code(run: Run, inconclusive: str | None) -> int:
-    outcomes = {v.outcome for v in run.verdicts}
-    if inconclusive:
-        outcomes = {inconclusive if o == "inconclusive" else o for o in outcomes}  # type: ignore[misc]  # checked above
-    if "fail" in outcomes:
-        return EXIT_GATE_FAILED
-    return EXIT_INCONCLUSIVE if "inconclusive" in outcomes else EXIT_OK
