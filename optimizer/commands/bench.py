@@ -31,8 +31,12 @@ def bench(
     ],
     batch: Annotated[list[int] | None, typer.Option(help="batch size (repeatable) [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="for every runtime [default: as recorded, else 1]")] = None,
-    seconds: Annotated[float | None, typer.Option(help="per artifact and batch size [default: 10]")] = None,
-    restarts: Annotated[int | None, typer.Option(help="fresh processes per artifact [default: 4]")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="most time of counted calls per artifact and batch size [default: 10]")
+    ] = None,
+    restarts: Annotated[
+        int | None, typer.Option(help="fresh processes per artifact before the first look at the numbers [default: 4]")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="wall time per batch size for all, e.g. 30s")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="size of a free dimension, sequence=128 (repeatable)")] = None,
     input: Annotated[

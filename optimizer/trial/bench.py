@@ -113,7 +113,8 @@ def _group(group: list[Opened], baseline: str, flags: Flags, console: Console, l
     setting = timing.spec(batches, flags.threads, flags.seconds, flags.restarts, flags.budget, max(len(names), 1))
     pairs = {name: against if name != against else None for name in names}
     subjects = [o.subject for o in looked.alive]
-    timed = timing.measure(subjects, pairs, given.feeds, setting, flags.wanted.dims, flags.wanted.seed, console)
+    timed = timing.measure(subjects, pairs, given.feeds, setting, flags.wanted.dims, flags.wanted.seed, console,
+                           verdict_gates(flags.min_speedup, batches))  # fmt: skip
     threads = {n: o.subject.options.get("threads") for n, o in zip(names, looked.alive, strict=True)}
     if len(set(threads.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in threads.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optimizer.comparison import baselines, paired, pairing, records
@@ -54,7 +54,8 @@ class Work:
             for text, own in zip(sides, opened, strict=True)
         ]
         pairs = pairing_of(runs[0], runs[1], self.renamed, loose=not recorded)
-        session, odd = rerun(pairs, opened[0], opened[1], flags, self.screen)
+        decided = replace(flags, min_speedup=f"{1 / (1 + self.rules.ratios['latency.p50']):.6f}x")
+        session, odd = rerun(pairs, opened[0], opened[1], decided, self.screen)
         for text in odd:
             self.screen.warn(text)
         drops = paired.drops(runs[0], runs[1], pairs, self.store)

@@ -11,7 +11,7 @@ from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.subjects import Opened
 from optimizer.trial import inputs, outputs, record, timing
-from optimizer.trial.bench import Flags
+from optimizer.trial.bench import Flags, verdict_gates
 from optimizer.values import Candidate, Measurement, Run
 
 Session = dict[tuple[str, str], list[Measurement]]
@@ -81,7 +81,8 @@ def _pair(two: list[Opened], flags: Flags, console: Console) -> tuple[list[Measu
         setting = timing.spec(batches, flags.threads, flags.seconds, flags.restarts, flags.budget, 2)
         subjects = [o.subject for o in group]
         seed, dims = flags.wanted.seed, flags.wanted.dims
-        timed = timing.measure(subjects, {old: None, new: old}, given.feeds, setting, dims, seed, console)
+        asked = verdict_gates(flags.min_speedup, batches)
+        timed = timing.measure(subjects, {old: None, new: old}, given.feeds, setting, dims, seed, console, asked)
         failed |= timed.dead
     if failed:
         first = next(iter(failed.values()))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from optimizer import machine
+from optimizer import gates, machine
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.measure import latency
-from optimizer.measure.process import PATIENCE, Subject, Worker
+from optimizer.measure.process import Subject, Worker
+from optimizer.measure.rounds import Launch
 from optimizer.protocols import Feeds
 from optimizer.recipe import LatencySpec
-from optimizer.values import Measurement
+from optimizer.values import Candidate, Measurement
 
-SHARE = 1.4
-"""Wall time of a subject per second that it is timed: warm-up, starting processes, turns of the others apart."""
+LAUNCH: Launch = Worker
+
+SHARE = 2.0
+"""Wall seconds per second that a subject is timed: half of a budget goes into starting and warming processes."""
 LEAST_SECONDS, LEAST_RESTARTS, DEFAULT_SECONDS, DEFAULT_RESTARTS = 0.01, 1, 10.0, 4
 
 
@@ -28,39 +29,6 @@ class Timed:
 
     measurements: list[Measurement] = field(default_factory=list)
     dead: dict[str, OptimizerError] = field(default_factory=dict)
-
-
-class DiedError(OptimizerError):
-    """The process of one subject failed."""
-
-    def __init__(self, name: str, error: OptimizerError) -> None:
-        super().__init__(error.message, error.hint)
-        self.name = name
-
-
-class NamedWorker(Worker):
-    """A worker whose failure says whose it was."""
-
-    def __init__(self, subject: Subject, feeds: Path, threads: int, patience: float = PATIENCE) -> None:
-        self._subject = subject.name
-        with _named(subject.name):
-            super().__init__(subject, feeds, threads, patience)
-
-    def run(self, warmup: int, seconds: float, min_iterations: int) -> list[int]:
-        with _named(self._subject):
-            return super().run(warmup, seconds, min_iterations)
-
-    def stop(self) -> int:
-        with _named(self._subject):
-            return super().stop()
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OptimizerError as error:
-        raise DiedError(name, error) from None
 
 
 def spec(
@@ -79,7 +47,7 @@ def spec(
         if value is not None and not value >= least:
             raise OptimizerError(f"{option} {value:g}: measures nothing", f"the least allowed is {least:g}")
     if seconds is None and budget is not None:
-        seconds = max(LEAST_SECONDS, budget / (SHARE * subjects))
+        seconds = max(LEAST_SECONDS, budget / (SHARE * (subjects + 1)))  # one more: the baseline's twin
     fields = {
         "batch": list(batches),
         "seconds": seconds if seconds is not None else DEFAULT_SECONDS,
@@ -98,32 +66,57 @@ def measure(
     dims: Mapping[str, int],
     seed: int,
     console: Console,
+    asked: Sequence[gates.Gate] = (),
 ) -> Timed:
-    """All subjects interleaved; after a death the rest once more without it, so that all ratios are of one session.
+    """All subjects interleaved, until the gates `asked` are decided as far as the setting allows.
 
-    `dims` are sizes that the feeds already have: they are written into the measurements. A subject whose baseline
-    died is compared with the first that is left.
+    `dims` are sizes that the feeds already have: they are written into the measurements. Who dies is named and left
+    out; when a baseline died, the rest are measured once more against the first that is left, in one session.
     """
-    found, left, against = Timed(), list(subjects), dict(baseline_of)
+    dead: dict[str, OptimizerError] = {}
+    left, against = list(subjects), dict(baseline_of)
     while left:
-        names = [s.name for s in left]
-        try:
-            with console.task(f"latency of {len(left)} subject{'s' if len(left) > 1 else ''}") as advance:
-                taken = latency.measure(
-                    left, against, feeds, setting, seed, machine.here().digest, advance, launch=NamedWorker
-                )
-        except DiedError as error:
-            if error.name not in names:
-                raise
-            console.warn(f"{error.name} is left out, the others are measured again without it: {error.message}")
-            found.dead[error.name] = error
-            left = [s for s in left if s.name != error.name]
-            first = left[0].name if left else None
-            against = {
-                s.name: None if s.name == first and b == error.name else first if b == error.name else b
-                for s, b in ((s, against.get(s.name)) for s in left)
-            }
-            continue
-        found.measurements.extend(dataclasses.replace(m, at={**m.at, **dims}) for m in taken)
-        break
-    return found
+        taken = _session(left, against, feeds, setting, seed, console, asked, dead)
+        orphans = {name for name, base in against.items() if base in dead and name not in dead}
+        if not orphans:
+            return Timed([dataclasses.replace(m, at={**m.at, **dims}) for m in taken], dead)
+        left = [s for s in left if s.name not in dead]
+        first = left[0].name
+        console.warn(f"the baseline died: the others are measured again, against {first}")
+        against = {s.name: None if s.name == first else first for s in left}
+    return Timed([], dead)
+
+
+def _session(
+    subjects: Sequence[Subject],
+    against: Mapping[str, str | None],
+    feeds: Feeds,
+    setting: LatencySpec,
+    seed: int,
+    console: Console,
+    asked: Sequence[gates.Gate],
+    dead: dict[str, OptimizerError],
+) -> list[Measurement]:
+    """One session; who dies in it is written into `dead`."""
+    candidates = [Candidate(*s.name.rpartition("@")[::2], (), {}) for s in subjects]
+
+    def enough(found: Sequence[Measurement]) -> bool:
+        batch = next((int(m.at["batch"]) for m in found if "batch" in m.at), None)
+        alive = [c for c in candidates if c.name not in dead]
+        # Every subject without a baseline is one; gates are about the others.
+        judged = [c for c in alive if against.get(c.name)]
+        return all(gates.decided([dataclasses.replace(g, variant=c.variant)], found, [c], None, batch)
+                   for g in asked for c in judged)  # fmt: skip
+
+    def failed(name: str, error: OptimizerError) -> None:
+        subject = name.removesuffix(latency.TWIN)
+        if subject not in dead:
+            console.warn(f"{subject} is left out: {error.message}")
+        dead.setdefault(subject, error)
+
+    count = len(subjects)
+    with console.task(f"latency of {count} subject{'s' if count > 1 else ''}") as advance:
+        return latency.measure(
+            subjects, against, feeds, setting, seed, machine.here().digest, advance,
+            launch=LAUNCH, enough=enough, failed=failed,
+        )  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "latency"))
 from latency_lab import SAMPLES, Lab, subject
 
+from optimizer import gates
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.recipe import LatencySpec
@@ -26,8 +27,8 @@ Measure = Callable[[str | None], timing.Timed]
 def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
     def run(doomed: str | None, event: str = "run") -> timing.Timed:
         lab = Lab(lambda name, restart: 100_000.0, fail_at=(doomed, event) if doomed else None)
-        lab.error = timing.DiedError(str(doomed), OptimizerError("it fell; its last words:\n  ouch"))
-        monkeypatch.setattr(timing, "NamedWorker", lab.launch)
+        lab.error = OptimizerError("it fell; its last words:\n  ouch")
+        monkeypatch.setattr(timing, "LAUNCH", lab.launch)
         against = {"a@fake": None, "b@fake": "a@fake", "c@fake": "a@fake"}
         found = timing.measure([subject(n) for n in NAMES], against, SAMPLES, SPEC, {}, 0, Console(level=0))
         assert lab.alive == set(), "no process outlives the call"
@@ -57,6 +58,21 @@ def test_when_the_baseline_dies_the_next_takes_its_place(measure: Measure) -> No
     found = measure("a@fake")
     assert list(found.dead) == ["a@fake"]
     assert speedups(found) == {"c@fake": "b@fake"}
+
+
+def test_it_measures_until_the_gate_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    def restarts(limit: str) -> int:
+        lab = Lab(lambda name, restart: 1e5 * (1 + 0.03 * (restart % 2) * (name == "b@fake")))
+        monkeypatch.setattr(timing, "LAUNCH", lab.launch)
+        setting = SPEC.model_copy(update={"precision": None, "most_restarts": 8})
+        gate = gates.parse(f"latency.p50 speedup >= {limit} at batch 1")
+        pair = [subject("a@fake"), subject("b@fake")]
+        against = {"a@fake": None, "b@fake": "a@fake"}
+        found = timing.measure(pair, against, SAMPLES, setting, {}, 0, Console(level=0), [gate])
+        return next(m.protocol["restarts"] for m in found.measurements if m.metric == "latency.p50")
+
+    assert restarts("0.1x") == 2
+    assert restarts("0.985x") == 8
 
 
 def test_other_errors_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,5 +111,5 @@ def test_runs_of_no_length_say_the_least_allowed(changes: dict[str, Any], messag
 
 def test_a_budget_is_shared() -> None:
     spec = timing.spec([1], None, None, None, 30.0, 3)
-    assert spec.seconds == pytest.approx(30 / 3 / timing.SHARE)
+    assert spec.seconds == pytest.approx(30 / 4 / timing.SHARE)
     assert timing.spec([1], None, 2.0, None, 30.0, 3).seconds == 2.0
