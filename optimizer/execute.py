@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import assess, bundle, gates, report, schema, transforms
+from optimizer import assess, bundle, gates, report, scenarios, schema, transforms
 from optimizer.bundle.runner import RUNNERS
 from optimizer.console import Console
 from optimizer.disk import disk_errors, write_atomically
@@ -41,10 +41,12 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
         producer.produce(step)
     candidates = [_located(c, producer) for c in plan.candidates]
     assessor = assess.Assessor(producer)
-    measurements = assessor.size([c for c in candidates if not c.skipped])
+    measurements, remarks = assessor.size([c for c in candidates if not c.skipped]), list[str]()
     if measure:
         candidates, more = _measure(assessor, candidates)
-        measurements += more
+        loaded = scenarios.measure(producer, [c for c in candidates if not c.skipped])
+        measurements += more + loaded.measurements
+        remarks += loaded.remarks
     verdicts = gates.judge(plan.gates, measurements, candidates, plan.baseline) if measure else []
     run = Run(
         schema=RUN_SCHEMA,
@@ -60,11 +62,26 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
         candidates=tuple(candidates),
         measurements=tuple(measurements),
         verdicts=tuple(verdicts),
-        warnings=tuple(w for s in plan.steps for w in producer.done[s.key].record.warnings),
+        warnings=(*(w for s in plan.steps for w in producer.done[s.key].record.warnings), *remarks),
         seconds=time.perf_counter() - start,
         outcome=gates.outcome(verdicts),
     )
-    return Executed(run, producer)
+    for text in remarks:
+        console.warn(text)
+    return Executed(_swept(run, producer, start) if measure else run, producer)
+
+
+def _swept(run: Run, producer: Producer, start: float) -> Run:
+    """The run with the best settings of what it would ship; without bundles, of the best per target."""
+    recipe = producer.plan.recipe
+    if recipe.measure.sweep is None:
+        return run
+    which = "best" if recipe.bundle == "none" else str(recipe.bundle)
+    found, remarks = scenarios.settings(producer, chosen(run, which, allow_failed=False))
+    for text in remarks:
+        producer.console.warn(text)
+    warnings = (*run.warnings, *remarks)
+    return dataclasses.replace(run, settings=found, warnings=warnings, seconds=time.perf_counter() - start)
 
 
 def _calibrates(plan: Plan, store: Store) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from optimizer.bundle.manifest import Manifest
+from optimizer.bundle.manifest import Manifest, Recommended
 from optimizer.console import size
 from optimizer.values import Measurement, Signature, TensorSpec
 
@@ -39,6 +39,7 @@ def readme(manifest: Manifest) -> str:
         f"outputs = model({{{', '.join(f'{t.name!r}: ...' for t in manifest.signature.inputs)}}})",
         "```",
         "",
+        *_recommended(manifest),
         "How raw data becomes these inputs is in `preprocessing.json`.",
         "",
         "## Inputs and outputs",
@@ -87,6 +88,28 @@ def _warning(manifest: Manifest) -> list[str]:
         return []
     gates = "; ".join(f"`{gate}`" for gate in manifest.accepted)
     return [f"**It was packed although these gates did not pass: {gates}.**", ""]
+
+
+def _recommended(manifest: Manifest) -> list[str]:
+    """The settings that did best in the sweep, and how to open the model with them."""
+    found = manifest.runtime.recommended
+    if not found:
+        return []
+    return ["Settings that did best on the machine below:", "", *map(_best, found), ""]
+
+
+def _best(setting: Recommended) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in setting.options.items())
+    interval = f" ({setting.low:.4g} to {setting.high:.4g})" if setting.low is not None and setting.high else ""
+    return (
+        f'- `load(objective="{setting.objective}")`: {options}, batch {setting.batch}: '
+        f"{setting.value:.4g} {setting.unit}{interval}" + _callers(setting)
+    )
+
+
+def _callers(setting: Recommended) -> str:
+    streams = setting.options.get("streams", 1)
+    return f"; call it from {streams} threads at once" if streams > 1 else ""
 
 
 def _signature(signature: Signature) -> list[str]:

@@ -51,7 +51,13 @@ TIMED = {
     "memory.peak": Family("B", "lower", "ratio"),
 }
 """Metrics that exist when latency is measured."""
-KNOWN = TIMED | {"size": Family("B", "lower", "ratio")}
+LOADED = {
+    "offline.throughput": Family("1/s", "higher", "ratio"),
+    **dict.fromkeys(("server.p50", "server.p90", "server.p99"), Family("ms", "lower", "speedup")),
+    "server.rate": Family("1/s", "higher", "ratio"),
+}
+"""Metrics that exist when the scenario of their first name is measured."""
+KNOWN = TIMED | LOADED | {"size": Family("B", "lower", "ratio")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def parse(text: str) -> Gate:
     relation = _relation(text, metric, found["relation"])
     unit, threshold = _threshold(text, metric, relation, float(found["number"]), found["unit"] or "")
     batch = int(found["batch"]) if found["batch"] else None
-    if batch is not None and metric not in TIMED:
+    if batch is not None and metric not in TIMED and metric != "offline.throughput":
         raise fault(text, f"'{metric}' does not depend on the batch size", "leave 'at batch' out")
     _refuse_direction(text, metric, relation, op)
     return Gate(
@@ -119,7 +125,7 @@ def _metric(text: str, name: str) -> str:
             text, f"'{name}' of what?", f"put the metric before it: '{text.replace(name, f'{whose} {name}', 1)}'"
         )
     root = name.partition(".")[0]
-    if name in KNOWN or root not in ("latency", "throughput", "size", "memory", "load"):
+    if name in KNOWN or root not in ("latency", "throughput", "size", "memory", "load", "offline", "server"):
         return name
     meant = suggestion(name, KNOWN)
     raise fault(text, f"unknown metric '{name}'; available: {', '.join(KNOWN)}", meant and f"did you mean '{meant}'?")

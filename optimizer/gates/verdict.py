@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from optimizer.gates.grammar import KNOWN, LATENCIES, TIMED, Gate
+from optimizer.gates.grammar import KNOWN, LATENCIES, LOADED, TIMED, Gate
 from optimizer.values import Candidate, Measurement, Outcome, Verdict
 
 
@@ -70,6 +70,8 @@ def _missing(gate: Gate, name: str) -> str:
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
     batch = f" at batch {gate.batch}" if gate.batch is not None else ""
     more = " A high percentile needs many calls: raise measure.latency.seconds." if gate.metric in LATENCIES else ""
+    if gate.metric.startswith("server.p"):
+        more = " A high percentile needs many requests: raise measure.server.seconds."
     against = " or there is no baseline to compare with" if gate.relation != "absolute" else ""
     return f"{what} was not measured for {name}{batch}{against}.{more}"
 
@@ -108,7 +110,7 @@ def _ends(found: Measurement) -> tuple[float, float]:
 def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
     low, high = _ends(found)
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
-    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else ""
+    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else _load(gate, found)
     against = f" against {found.against}" if found.against else ""
     exact = found.low is None and found.high is None
     spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
@@ -120,7 +122,21 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
     }
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
     sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
+    remark = found.protocol.get("remark")
+    sentence = f"{sentence} That is, {remark}." if remark else sentence
     return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
+
+
+def _load(gate: Gate, found: Measurement) -> str:
+    """Under what load a metric of a scenario was taken."""
+    if gate.metric not in LOADED:
+        return ""
+    streams = f"{found.at.get('streams', 1)} streams"
+    if gate.metric == "server.rate":
+        bound = f"p{found.protocol.get('percentile')} <= {found.protocol.get('bound_ms', 0):g} ms"
+        return f" with {bound}, {streams},"
+    rate = f" at {found.at['rate']:g}/s" if "rate" in found.at else f" at batch {found.at.get('batch')}"
+    return f"{rate}, {streams},"
 
 
 def _advice(gate: Gate, found: Measurement) -> str:
@@ -128,6 +144,9 @@ def _advice(gate: Gate, found: Measurement) -> str:
     low, high = _ends(found)
     if not all(map(math.isfinite, (low, found.value, high))):
         return "The value is not a finite number: look at the outputs for NaN."
+    if gate.metric in LOADED:
+        scenario = f"measure.{gate.metric.partition('.')[0]}"
+        return f"Measure longer ({scenario}.seconds, restarts) or on a quieter machine."
     if gate.metric in KNOWN:
         return "Measure longer (measure.latency.seconds, restarts) or on a quieter machine."
     # An interval shrinks with the square root of the number of examples.
