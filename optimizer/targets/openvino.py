@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from optimizer import disk, machine
@@ -20,7 +21,6 @@ from optimizer.schema import Strict
 from optimizer.values import Artifact, QuantScheme
 
 if TYPE_CHECKING:
-    import numpy as np
     import openvino
 
 VERSION = 1
@@ -146,6 +146,9 @@ class _Compiled:
 
     def fork(self) -> Session:
         """Another request of the same compiled model."""
+        # The binding sets up its view of numpy at the first array, under a guard that it holds while it waits for
+        # Python's lock: first arrays of two threads at once block each other for ever (openvino 2026.4, pybind11).
+        openvino_format.library().Tensor(np.zeros(1, np.float32))
         return _Compiled(self._compiled, self._artifact)
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
