@@ -63,7 +63,7 @@ def _server(producer: Producer, subjects: Sequence[Subject], samples: Feeds, spe
     if spec.bound_ms is not None and left:
         goal = capacity.Goal(spec.percentile, spec.bound_ms, spec.probes)
         with console.task(f"highest rate of {len(left)} candidates with p{spec.percentile} <= {spec.bound}") as advance:
-            found.add(capacity.highest_rate(left, plan.baselines, samples, goal, load, advance))
+            found.add(capacity.highest_rate(left, samples, goal, load, advance))
     found.remarks.extend(_crowded(subjects, spec.streams, plan.machine.cores, "server"))
     return found
 

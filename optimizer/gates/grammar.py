@@ -54,7 +54,7 @@ TIMED = {
 LOADED = {
     "offline.throughput": Family("1/s", "higher", "ratio"),
     **dict.fromkeys(("server.p50", "server.p90", "server.p99"), Family("ms", "lower", "speedup")),
-    "server.rate": Family("1/s", "higher", "ratio"),
+    "server.rate": Family("1/s", "higher", "absolute"),
 }
 """Metrics that exist when the scenario of their first name is measured."""
 KNOWN = TIMED | LOADED | {"size": Family("B", "lower", "ratio")}
@@ -137,6 +137,8 @@ def _relation(text: str, metric: str, word: str | None) -> Relation:
         return "absolute"
     if word == usual:
         return usual
+    if usual == "absolute":
+        raise fault(text, f"'{metric}' is not compared with a baseline", f"leave '{word}' out")
     if word in ("drop", "speedup", "ratio"):
         raise fault(text, f"'{metric}' has no {word}", f"compare it with the baseline by '{metric} {usual}'")
     meant = suggestion(word, ("drop", "speedup", "ratio"))

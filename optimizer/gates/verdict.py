@@ -113,7 +113,8 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
     batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else _load(gate, found)
     against = f" against {found.against}" if found.against else ""
     exact = found.low is None and found.high is None
-    spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    kind = "bracket" if gate.metric == "server.rate" else "95 % interval"
+    spread = "exact" if exact else f"{kind} {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
     limit = f"{gate.op} {_shown(gate.threshold, found.unit)}"
     ending = {
         "pass": f"all of it {limit}",
@@ -131,7 +132,8 @@ def _load(gate: Gate, found: Measurement) -> str:
     """Under what load a metric of a scenario was taken."""
     if gate.metric not in LOADED:
         return ""
-    streams = f"{found.at.get('streams', 1)} streams"
+    count = found.at.get("streams", 1)
+    streams = f"{count} stream{'' if count == 1 else 's'}"
     if gate.metric == "server.rate":
         bound = f"p{found.protocol.get('percentile')} <= {found.protocol.get('bound_ms', 0):g} ms"
         return f" with {bound}, {streams},"

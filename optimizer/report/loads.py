@@ -29,7 +29,7 @@ def _rates(run: Run) -> Iterator[str]:
     for m in _named(run, "server.rate"):
         bound = f"p{m.protocol['percentile']} <= {m.protocol['bound_ms']:g} ms"
         said = m.protocol.get("remark")
-        what = said if said and m.value == 0 else f"up to {numerals.full(m)}{_against(run, m)}"
+        what = said if said and m.value == 0 else f"up to {numerals.full(m)}"
         yield f"server   {m.subject}  {bound}, {_streams(m)}: {what}"
 
 
