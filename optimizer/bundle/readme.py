@@ -100,10 +100,12 @@ def _recommended(manifest: Manifest) -> list[str]:
 
 def _best(setting: Recommended) -> str:
     options = ", ".join(f"{name} {value}" for name, value in setting.options.items())
-    interval = f" ({setting.low:.4g} to {setting.high:.4g})" if setting.low is not None and setting.high else ""
+    interval = (
+        f" ({_digits(setting.low)} to {_digits(setting.high)})" if setting.low is not None and setting.high else ""
+    )
     return (
         f'- `load(objective="{setting.objective}")`: {options}, batch {setting.batch}: '
-        f"{setting.value:.4g} {setting.unit}{interval}" + _callers(setting)
+        f"{_digits(setting.value)} {setting.unit}{interval}" + _callers(setting)
     )
 
 
@@ -139,7 +141,11 @@ def _setting(m: Measurement) -> str:
 
 
 def _number(m: Measurement, value: float) -> str:
-    return size(int(value)) if m.unit == "B" else f"{value:.4g} {m.unit}".rstrip()
+    return size(int(value)) if m.unit == "B" else f"{_digits(value)} {m.unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _interval(m: Measurement) -> str:

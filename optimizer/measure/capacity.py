@@ -34,7 +34,7 @@ FIRST, STEP, LOWEST = 0.5, 1.6, 0.02
 """The search starts at this share of the callers' capacity, moves by this factor until the bound is bracketed, and
 gives up below this share, where requests hardly ever meet and no lower rate can help."""
 CONFIRMATIONS = 4
-"""Probes after the search that look once more at a rate that held, or was missed, and would be an end of the bracket."""
+"""Probes after the search: second looks at rates that held, or were missed, and would be an end of the bracket."""
 WAY_UP = 10
 """Probes beyond the recipe's that may look for a rate that is missed."""
 FINE = 1.05

@@ -208,10 +208,8 @@ def _setting(subject: Subject, objective: Objective, tried: Sequence[Tried]) -> 
         return None
     m, point = chosen.number, chosen.point
     opened = m.protocol.get("options", {})
-    options = {name: value for name, value in opened.items() if value != subject.options.get(name)}
-    options["threads"] = point.threads
-    if objective == "throughput":
-        options["streams"] = point.streams
+    own: dict[str, Any] = {"threads": point.threads} | ({"streams": point.streams} if objective == "throughput" else {})
+    options = own | {n: value for n, value in opened.items() if n not in own and value != subject.options.get(n)}
     return Setting(
         subject.name, objective, options, point.batch, m.value, m.low, m.high, m.unit,
         {"n": m.n, "metric": m.metric, "tried": [_entry(t) for t in tried]},
