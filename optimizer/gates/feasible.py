@@ -58,9 +58,9 @@ def check(
 def _check_batch(gate: Gate, where: str, batches: Iterable[object]) -> None:
     if gate.batch is None or gate.batch in (sizes := list(batches)):
         return
-    scenario = "offline" if gate.metric in LOADED else "latency"
+    scenario, what = ("offline", "offline throughput") if gate.metric in LOADED else ("latency", "latency")
     raise OptimizerError(
-        f"{where}: no {scenario} is measured at batch {gate.batch}; available: {', '.join(map(str, sizes))}",
+        f"{where}: no {what} is measured at batch {gate.batch}; available: {', '.join(map(str, sizes))}",
         f"add {gate.batch} to measure.{scenario}.batch",
     )
 

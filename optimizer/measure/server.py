@@ -120,8 +120,9 @@ def requests(rate: float, plan: Plan) -> tuple[int, int]:
     size = BLOCKS * max(1, math.ceil(rate * plan.seconds / plan.restarts / BLOCKS))
     if size > MOST_REQUESTS:
         raise OptimizerError(
-            f"measure.server: {rate:g} requests per second for {plan.seconds:g} s are {plan.restarts * size} requests",
-            "make measure.server.seconds shorter",
+            f"measure.server: {rate:,.0f} requests/s for {plan.seconds:g} s are {plan.restarts * size:,} requests, "
+            f"the limit is {MOST_REQUESTS:,} per restart",
+            "make measure.server.seconds shorter, or the rate lower",
         )
     return size, math.ceil(WARM_UP * size)
 

@@ -162,7 +162,11 @@ def test_gates_on_scenarios_that_mean_nothing(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("offline.throughput >= 1/s at batch 4", "no offline is measured at batch 4", "measure.offline.batch"),
+        (
+            "offline.throughput >= 1/s at batch 4",
+            "no offline throughput is measured at batch 4",
+            "measure.offline.batch",
+        ),
         ("server.p99 <= 20ms", "do not support p99", "seconds longer"),
         ("server.p90 <= 20ms", "not measured", "give measure.server a rate"),
         ("server.rate >= 5/s", "not measured", "give measure.server a bound"),

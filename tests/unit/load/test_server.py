@@ -94,7 +94,7 @@ def test_whose_process_dies_under_load_is_named_and_the_others_go_on() -> None:
 
 
 def test_a_run_that_would_never_end_is_refused() -> None:
-    with pytest.raises(OptimizerError, match="are 3000000 requests"):
+    with pytest.raises(OptimizerError, match="are 3,000,000 requests"):
         requests(1e6, Plan(1, 3.0, 3))
     assert requests(1e-3, Plan(1, 1.0, 3)) == (10, 1)
 
