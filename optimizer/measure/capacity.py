@@ -30,6 +30,8 @@ from optimizer.protocols import Feeds
 from optimizer.values import Measurement
 
 METRIC = "server.rate"
+CALM = 0.2
+"""The utilisation up to which callers hardly disturb each other's service."""
 FIRST, STEP, LOWEST = 0.5, 1.6, 0.02
 """The search starts at this share of the callers' capacity, moves by this factor until the bound is bracketed, and
 gives up below this share, where requests hardly ever meet and no lower rate can help."""
@@ -65,6 +67,7 @@ class Probe:
     crowding: float  # late requests that count as one, because they waited in the same queue
     utilisation: float
     generator: Mapping[str, Any]
+    futile: bool = False  # hardly loaded, and yet the service alone surely misses the bound: no lower rate can help
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def search(probe: Callable[[float, int], Probe], capacity: float, most: int) -> 
 def _next(bracket: Bracket, capacity: float) -> float | None:
     held = bracket.held
     if held is None:
+        if bracket.slowest.futile:
+            return None
         lower = bracket.slowest.rate / STEP**2
         return lower if lower >= LOWEST * capacity else None
     over = [p.rate for p in bracket.probes if p.rate > held.rate]
@@ -221,8 +226,10 @@ def _judged(seen: _Seen, rate: float, goal: Goal, plan: Plan) -> Probe:
     if seen.stopped or asked >= 1:
         decided = "missed"
     at = float(np.quantile(seen.latency, goal.percentile / 100)) / 1e6
+    slow = sum(ns > goal.bound_ms * 1e6 for ns in seen.service)
+    futile = asked <= CALM and answer(slow, len(seen.service), goal.percentile) == "missed"
     exact = generator(seen.service, seen.lag)
-    return Probe(rate, decided, at, len(seen.latency), late, crowded, asked, exact)
+    return Probe(rate, decided, at, len(seen.latency), late, crowded, asked, exact, futile)
 
 
 def requests(rate: float, goal: Goal, plan: Plan) -> int:
@@ -258,6 +265,8 @@ def _number(subject: Subject, bracket: Bracket, goal: Goal, plan: Plan) -> Measu
 def _ends(bracket: Bracket) -> tuple[float, float, float]:
     """Value, low, high; where nothing was missed, the interval ends where the search did."""
     held, missed = bracket.held, bracket.missed
+    if held is None and bracket.slowest.futile:
+        return 0.0, 0.0, 0.0
     value = held.rate if held else 0.0
     high = missed.rate if missed else max(p.rate for p in bracket.probes)
     return value, value, max(high, value)
@@ -267,8 +276,9 @@ def _unreached(bracket: Bracket, goal: Goal) -> str:
     """Why one end of the interval is no real one, or an empty text."""
     if bracket.held is None:
         p = bracket.slowest
+        which = "no rate" if p.futile else "no rate that was tried"
         return (
-            f"no rate that was tried holds the bound: at the slowest, {p.rate:.3g} requests per second, "
+            f"{which} holds the bound: at the slowest, {p.rate:.3g} requests per second, "
             f"p{goal.percentile} is {p.latency_ms:.3g} ms and the bound {goal.bound_ms:g} ms "
             f"({p.late} of {p.requests} requests late)"
         )
