@@ -124,7 +124,7 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
     sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
     remark = found.protocol.get("remark")
-    sentence = f"{sentence} That is, {remark}." if remark else sentence
+    sentence = f"{sentence} Note: {remark}." if remark else sentence
     return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
 
 

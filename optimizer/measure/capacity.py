@@ -35,7 +35,7 @@ CALM = 0.2
 FIRST, STEP, LOWEST = 0.5, 1.6, 0.02
 """The search starts at this share of the callers' capacity, moves by this factor until the bound is bracketed, and
 gives up below this share, where requests hardly ever meet and no lower rate can help."""
-CONFIRMATIONS = 4
+CONFIRMATIONS = 6
 """Probes after the search: second looks at rates that held, or were missed, and would be an end of the bracket."""
 WAY_UP = 10
 """Probes beyond the recipe's that may look for a rate that is missed."""
@@ -118,10 +118,12 @@ def search(probe: Callable[[float, int], Probe], capacity: float, most: int) -> 
             break
         bracket = Bracket((*bracket.probes, probe(rate, len(bracket.probes))))
     for _ in range(CONFIRMATIONS):
-        once = [p for p in (bracket.held, bracket.missed) if p and len(bracket.at(p.rate)) == 1]
+        once = [p.rate for p in (bracket.held, bracket.missed) if p and len(bracket.at(p.rate)) == 1]
+        if not once and bracket.held and not bracket.missed:  # every miss was taken back: further up
+            once = [rate for rate in [_next(bracket, capacity)] if rate]
         if not once:
             break
-        bracket = Bracket((*bracket.probes, probe(once[0].rate, len(bracket.probes))))
+        bracket = Bracket((*bracket.probes, probe(once[0], len(bracket.probes))))
     return bracket
 
 
@@ -263,12 +265,12 @@ def _number(subject: Subject, bracket: Bracket, goal: Goal, plan: Plan) -> Measu
 
 
 def _ends(bracket: Bracket) -> tuple[float, float, float]:
-    """Value, low, high; where nothing was missed, the interval ends where the search did."""
+    """Value, low, high; where nothing was surely missed, the interval ends where the callers have no time left."""
     held, missed = bracket.held, bracket.missed
     if held is None and bracket.slowest.futile:
         return 0.0, 0.0, 0.0
     value = held.rate if held else 0.0
-    high = missed.rate if missed else max(p.rate for p in bracket.probes)
+    high = missed.rate if missed else max(p.rate / min(1.0, p.utilisation) for p in bracket.probes)
     return value, value, max(high, value)
 
 
@@ -283,7 +285,10 @@ def _unreached(bracket: Bracket, goal: Goal) -> str:
             f"({p.late} of {p.requests} requests late)"
         )
     if bracket.missed is None:
-        return f"the search ended after {len(bracket.probes)} probes without a rate that misses the bound"
+        return (
+            f"none of the {len(bracket.probes)} probes was missed for sure; the upper end is the rate at which the "
+            "callers would have no time left"
+        )
     return ""
 
 

@@ -12,7 +12,7 @@ from load_lab import SAMPLES, Lab, queue, subject
 
 from optimizer.errors import OptimizerError
 from optimizer.measure.arrivals import Answer, schedule
-from optimizer.measure.capacity import Bracket, Goal, Probe, highest_rate, search
+from optimizer.measure.capacity import Bracket, Goal, Probe, _ends, highest_rate, search
 from optimizer.measure.server import Plan, generator, requests, under_rate
 from optimizer.measure.together import Found
 from optimizer.values import Measurement
@@ -206,6 +206,25 @@ def test_a_lucky_probe_does_not_become_the_answer() -> None:
     assert found.held is not None
     assert found.held.rate <= 500
     assert len(found.at(800.0)) == 2
+
+
+def test_misses_that_a_second_look_takes_back_do_not_end_the_bracket() -> None:
+    seen: list[float] = []
+
+    def spiky(rate: float, number: int) -> Probe:
+        """A busy neighbour spoils the first probe."""
+        seen.append(rate)
+        probe = prober(900.0, [])(rate, 0)
+        return dataclasses.replace(probe, answer="missed") if number == 0 else probe
+
+    found = search(spiky, capacity=1000.0, most=8)
+    assert found.held is not None
+    assert found.missed is not None
+    assert 500 < found.held.rate <= 900 < found.missed.rate
+    assert seen[0] == 500.0
+    assert len(found.at(500.0)) == 2
+    open_end = Bracket((Probe(100.0, "held", 1.0, 9, 0, 1.0, 0.25, {"late": False}),))
+    assert _ends(open_end) == (100.0, 100.0, 400.0)  # at four times the rate no time would be left
 
 
 def test_undecided_rates_widen_the_bracket_and_do_not_count_as_held() -> None:
