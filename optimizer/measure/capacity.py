@@ -280,7 +280,7 @@ def _unreached(bracket: Bracket, goal: Goal) -> str:
         p = bracket.slowest
         which = "no rate" if p.futile else "no rate that was tried"
         return (
-            f"{which} holds the bound: at the slowest, {p.rate:.3g} requests per second, "
+            f"{which} holds the bound: at the slowest, {_shown(p.rate)} requests per second, "
             f"p{goal.percentile} is {p.latency_ms:.3g} ms and the bound {goal.bound_ms:g} ms "
             f"({p.late} of {p.requests} requests late)"
         )
@@ -298,3 +298,7 @@ def _remarks(name: str, bracket: Bracket, goal: Goal) -> list[str]:
     if late and bracket.held is None:
         found.append(f"{name}: requests were begun late in {len(late)} of {len(bracket.probes)} probes (busy machine)")
     return found
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
