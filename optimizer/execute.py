@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import assess, bundle, choice, gates, report, schema, transforms
+from optimizer import assess, bundle, choice, gates, report, scenarios, schema, transforms
 from optimizer.console import Console
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
@@ -60,7 +60,20 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
         slices=tuple(taken.slices),
         selection=tuple(taken.selection),
     )
-    return Executed(run, producer)
+    return Executed(_swept(run, producer, start) if measure else run, producer)
+
+
+def _swept(run: Run, producer: Producer, start: float) -> Run:
+    """The run with the best settings of what it would ship; without bundles, of the best per target."""
+    recipe = producer.plan.recipe
+    if recipe.measure.sweep is None:
+        return run
+    which = "best" if recipe.bundle == "none" else str(recipe.bundle)
+    found, remarks = scenarios.settings(producer, choice.chosen(run, which, allow_failed=False))
+    for text in remarks:
+        producer.console.warn(text)
+    warnings = (*run.warnings, *remarks)
+    return dataclasses.replace(run, settings=found, warnings=warnings, seconds=time.perf_counter() - start)
 
 
 def _calibrates(plan: Plan, store: Store) -> bool:
@@ -95,17 +108,16 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
     if not measure:
         return found
     plan = assessor.plan
-    spec = plan.recipe.measure.latency
     if not plan.selections:
         accuracy = assessor.accuracy()
-        times, failures = assessor.latency(built, spec) if spec else ([], [])
+        times, failures, remarks = _timed(assessor, built)
         found.measurements += accuracy.measurements + times
         found.verdicts = [*failures, *gates.judge(plan.gates, found.measurements, candidates, plan.baseline)]
         crowded = choice.crowded(candidates, plan.baseline) if plan.metrics else None
-        found.notes = [crowded] if crowded else []
+        found.notes = [*remarks, *([crowded] if crowded else [])]
     else:
         found.selection = assessor.selection()
-        times, failures = assessor.latency(built, spec) if spec else ([], [])
+        times, failures, remarks = _timed(assessor, built)
         costs, every = found.measurements + times, plan.recipe.bundle == "all"
         broken = {v.subject for v in failures}
         able = [c for c in candidates if c.name not in broken]
@@ -116,12 +128,22 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
         found.measurements = costs + accuracy.measurements
         given = (plan.gates, found.measurements, found.selection, candidates, plan.baseline)
         found.verdicts = [*failures, *choice.judged(*given, names)]
-        found.notes = _chosen(built, names, plain)
+        found.notes = [*remarks, *_chosen(built, names, plain)]
     for note in found.notes:
         assessor.console.warn(note)
     found.slices = accuracy.slices
     found.candidates = [c if c.skipped else assessor.precision(c, accuracy.precisions) for c in candidates]
     return found
+
+
+def _timed(assessor: assess.Assessor, built: list[Candidate]) -> tuple[list[Measurement], list[Verdict], list[str]]:
+    """Latency and the scenarios under load: numbers, verdicts on those that could not be measured, and remarks."""
+    spec = assessor.plan.recipe.measure.latency
+    times, failures = assessor.latency(built, spec) if spec else ([], [])
+    broken = {v.subject for v in failures}
+    loaded = scenarios.measure(assessor.producer, [c for c in built if c.name not in broken])
+    failures += [Verdict(assess.MEASURABLE, n, "fail", e.message) for n, e in loaded.failures.items()]
+    return times + loaded.measurements, failures, loaded.remarks
 
 
 def _chosen(built: list[Candidate], names: list[str], plain: set[str]) -> list[str]:

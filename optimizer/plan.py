@@ -222,7 +222,7 @@ def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tupl
     parsed = tuple(gates.parse(text) for text in recipe.gates)
     latency = recipe.measure.latency
     facts = {name: _fact(plugin, options) for name, (plugin, options) in metrics.items()}
-    gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [])
+    gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [], _loads(recipe))
     for gate in parsed:
         if gate.relation != "absolute" and not comparable:
             raise OptimizerError(
@@ -230,6 +230,25 @@ def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tupl
             )
         _known(recipe, gate.text, gate.variant, gate.target)
     return parsed
+
+
+def _loads(recipe: Recipe) -> dict[str, str | list[int]]:
+    """Metric of a scenario that the recipe measures -> its batch sizes, or why it will have no value."""
+    offline, server = recipe.measure.offline, recipe.measure.server
+    found: dict[str, str | list[int]] = {"offline.throughput": list(offline.batch)} if offline else {}
+    if server and server.rate is not None:
+        from optimizer.measure import quantiles  # with numpy: most plans do without it
+        from optimizer.measure import server as load
+
+        layout = load.Plan(server.streams, server.seconds, server.restarts)
+        requests = server.restarts * load.requests(server.rate, layout)[0]
+        for percentile in load.PERCENTILES:
+            few = f"{requests} requests ({server.rate:g}/s for {server.seconds:g} s) do not support p{percentile}"
+            least = quantiles.support(percentile)
+            found[f"server.p{percentile}"] = [1] if requests >= least else f"{few}, which needs {least}"
+    if server and server.bound is not None:
+        found["server.rate"] = [1]
+    return found
 
 
 def _fact(plugin: Any, options: BaseModel) -> gates.Fact:

@@ -62,7 +62,12 @@ class Dataset(Protocol):
 
 
 class Session(Protocol):
-    """A model ready to run. `precision` says what really runs, in the runtime's own words."""
+    """A model ready to run. `precision` says what really runs, in the runtime's own words.
+
+    Optional: `fork() -> Session`, another caller of the same opened model, to be run by a thread of its own beside
+    the first: the object itself where the runtime lets threads share it. It holds no resources of its own and needs
+    no closing. A session without it serves one caller at a time.
+    """
 
     @property
     def signature(self) -> Signature: ...
@@ -120,6 +125,8 @@ class Target(Pass, Protocol):
     """A runtime: compiles an artifact to the files it loads, and opens them.
 
     Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
+    `side_by_side(options, callers) -> options`, the options under which that many callers of one session run at the
+    same time, where the runtime has to be told when it opens the model.
     """
 
     SCHEME: QuantScheme

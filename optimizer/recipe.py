@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, fi
 from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
 from optimizer.schema import Entry, File, Strict
+from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec
 
 
 class Use(Strict):
@@ -157,6 +158,15 @@ class MeasureSpec(Strict):
     metrics: list[UseField] = Field([], description="accuracy on the evaluation data")
     latency: Annotated[LatencySpec | None, BeforeValidator(_off)] = Field(
         LatencySpec(), description="false: latency is not measured"
+    )
+    offline: Annotated[OfflineSpec | None, BeforeValidator(_off)] = Field(
+        None, description="throughput of several callers at once"
+    )
+    server: Annotated[ServerSpec | None, BeforeValidator(_off)] = Field(
+        None, description="latency under random arrivals, and the highest rate that holds a bound"
+    )
+    sweep: Annotated[SweepSpec | None, BeforeValidator(_off)] = Field(
+        None, description="threads, streams and batch sizes to try; the best go into the bundle"
     )
     batch: int = Field(32, ge=1, description="batch size for accuracy")
 

@@ -189,6 +189,8 @@ def _target(module: ModuleType) -> Iterator[str]:
     if getattr(module, "PRODUCES", None) is None:
         yield "PRODUCES is None: a target opens one format"
     yield from _functions(module, {"probe": 0, "open": 2})
+    if hasattr(module, "side_by_side"):
+        yield from _functions(module, {"side_by_side": 2})
     unknown = set(getattr(module, "COMPILE", ())) - set(module.Options.model_fields)
     if unknown:
         yield f"COMPILE names {', '.join(sorted(unknown))}, which are no options"

@@ -261,12 +261,13 @@ class Setting:
 
     subject: str
     objective: Literal["latency", "throughput"]
-    options: dict[str, Any]  # target options that differ from the candidate's own: threads, streams
+    options: dict[str, Any]  # threads, for throughput streams (callers at once), and what else differs from its own
     batch: int
     value: float
     low: float | None
     high: float | None
     unit: str
+    protocol: dict[str, Any] = field(default_factory=dict)  # n, metric, and every setting that was tried
 
 
 @dataclass(frozen=True)

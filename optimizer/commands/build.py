@@ -118,6 +118,8 @@ def _summary(
     for candidate in run.candidates:
         if candidate.skipped:
             screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
+    for line in report.loads(run):
+        screen.print(line)
     for verdict in run.verdicts:
         colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
         screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")

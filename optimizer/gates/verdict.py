@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from optimizer.gates.family import Evidence, family, sentence
-from optimizer.gates.grammar import KNOWN, LATENCIES, TIMED, Gate
+from optimizer.gates.grammar import KNOWN, LATENCIES, LOADED, TIMED, Gate
 from optimizer.values import Candidate, Measurement, Outcome, Verdict
 
 DOUBT = (
@@ -94,6 +94,8 @@ def _missing(gate: Gate, name: str) -> str:
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
     batch = f" at batch {gate.batch}" if gate.batch is not None else ""
     more = " A high percentile needs many calls: raise measure.latency.seconds." if gate.metric in LATENCIES else ""
+    if gate.metric.startswith("server.p"):
+        more = " A high percentile needs many requests: raise measure.server.seconds."
     against = " or there is no baseline to compare with" if gate.relation != "absolute" else ""
     return f"{what} was not measured for {name}{batch}{against}.{more}"
 
@@ -132,10 +134,11 @@ def _ends(found: Measurement) -> tuple[float, float]:
 def _reason(gate: Gate, found: Measurement, decided: Outcome, evidence: Evidence | None) -> str:
     low, high = _ends(found)
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
-    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else ""
+    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else _load(gate, found)
     against = f" against {found.against}" if found.against else ""
     exact = found.low is None and found.high is None
-    spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    kind = "bracket" if gate.metric == "server.rate" else "95 % interval"
+    spread = "exact" if exact else f"{kind} {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
     spread += f"; {sentence(gate, evidence, _shown(gate.threshold, found.unit))}" if evidence else ""
     limit = f"{gate.op} {_shown(gate.threshold, found.unit)}"
     ending = {
@@ -145,7 +148,22 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome, evidence: Evidence
     }
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
     text = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
+    remark = found.protocol.get("remark")
+    text = f"{text} Note: {remark}." if remark else text
     return text if decided != "inconclusive" else f"{text} {_advice(gate, found)}"
+
+
+def _load(gate: Gate, found: Measurement) -> str:
+    """Under what load a metric of a scenario was taken."""
+    if gate.metric not in LOADED:
+        return ""
+    count = found.at.get("streams", 1)
+    streams = f"{count} stream{'' if count == 1 else 's'}"
+    if gate.metric == "server.rate":
+        bound = f"p{found.protocol.get('percentile')} <= {found.protocol.get('bound_ms', 0):g} ms"
+        return f" with {bound}, {streams},"
+    rate = f" at {found.at['rate']:g}/s" if "rate" in found.at else f" at batch {found.at.get('batch')}"
+    return f"{rate}, {streams},"
 
 
 def _advice(gate: Gate, found: Measurement) -> str:
@@ -153,6 +171,9 @@ def _advice(gate: Gate, found: Measurement) -> str:
     low, high = _ends(found)
     if not all(map(math.isfinite, (low, found.value, high))):
         return "The value is not a finite number: look at the outputs for NaN."
+    if gate.metric in LOADED:
+        scenario = f"measure.{gate.metric.partition('.')[0]}"
+        return f"Measure longer ({scenario}.seconds, restarts) or on a quieter machine."
     if gate.metric in KNOWN:
         return "Measure longer (measure.latency: seconds, most_restarts, budget) or on a quieter machine."
     # An interval shrinks with the square root of the number of examples.
@@ -171,5 +192,5 @@ def _shown(value: float, unit: str) -> str:
         for factor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
             if abs(value) >= factor:
                 return f"{value / factor:.3g} {name}"
-    digits = f"{value:.4g}"
+    digits = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
     return f"{digits} {unit}" if unit not in ("", "x", "%") else f"{digits}{unit}"

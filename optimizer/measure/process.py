@@ -82,6 +82,10 @@ class Worker:
         answer = self._ask({"warmup": warmup, "seconds": seconds, "min_iterations": min_iterations})
         return list(answer["times"])
 
+    def load(self, scenario: str, **settings: Any) -> dict[str, Any]:
+        """Put several callers on the session; see `optimizer.measure.load`."""
+        return self._ask({"scenario": scenario, **settings})
+
     def stop(self) -> int:
         """Close the session; the process's peak memory in bytes."""
         return int(self._ask({})["peak"])
