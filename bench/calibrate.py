@@ -5,7 +5,7 @@ Each trial is a measurement as `optc bench` makes it, with 30 s of wall time, ju
 trial the candidate does 5 % more work (21 equal convolutions instead of 20), and `fail` is right. Trials run alone and
 beside a noisy neighbour (bench/neighbour.py), all kinds in one random order. No clock is faked.
 
-    python bench/calibrate.py [--aa 200] [--ab 100] [--budget 30] [--keep FILE] [--dry-run]
+    python bench/calibrate.py [--aa 200] [--ab 100] [--budget 30] [--only noisy] [--minutes 60]
 
 Every trial is written to reports/published/calibration.json at once; a second call goes on where the first ended.
 """
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--ab", type=int, default=100)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of wall time per trial")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no trial after this")
+    parser.add_argument("--only", choices=["idle", "noisy"], help="trials of one condition")
     parser.add_argument("--keep", type=Path, default=KEEP, help="file of all trials")
     parser.add_argument("--dry-run", action="store_true", help="print the figures, leave headline.json as it is")
     given = parser.parse_args()
@@ -155,7 +156,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="optc-calibrate-") as folder:
         artifacts = {kind: chain(layers, Path(folder)) for kind, layers in LAYERS.items()}
         for kind, noisy, number in schedule(given.aa, given.ab):
-            if (kind, noisy, number) in done or time.monotonic() > end:
+            other = given.only is not None and noisy != (given.only == "noisy")
+            if other or (kind, noisy, number) in done or time.monotonic() > end:
                 continue
             trials.append(trial(kind, noisy, number, artifacts, given.budget))
             document = {"gate": GATE.text, "budget_seconds": given.budget, "trials": trials}
