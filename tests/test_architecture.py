@@ -24,7 +24,7 @@ FLOORS: list[tuple[str, str]] = [
     ("4", "equivalence gates samples dataset chain measure"),
     ("5a", "plan worker report bundle listing anatomy sketch testing"),
     ("5b", "produce doctor documents inspection starter"),
-    ("5c", "assess"),
+    ("5c", "assess explain"),
     ("6", "execute"),
     ("7", "commands"),
     ("8", "cli"),
@@ -167,7 +167,9 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert not loaded_by(help_text) & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", ["list", "doctor", "cache", "inspect", "init", "schema", "plan", "verify", "report"])
+@pytest.mark.parametrize(
+    "name", ["list", "doctor", "cache", "inspect", "init", "schema", "plan", "verify", "report", "explain"]
+)
 def test_commands_import_without_the_libraries_of_the_extras(name: str) -> None:
     assert not loaded_by(f"import optimizer.commands.{name}") & set(HEAVY_INSIDE)
 

@@ -1,0 +1,120 @@
+"""Which layers to leave in float: greedily, the most error taken away per multiplication that stays in float."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optimizer.explain.proxy import Proxy, decibel
+from optimizer.explain.variants import Layer, types
+
+FIXED = 0.02  # share of all multiplications that any choice is taken to cost beside its own
+PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
+LIKELY = 8  # single layers that are tried at each step, the most suspicious first
+USEFUL = 0.1  # dB: a choice that gains less is none
+ENOUGH = 1.0  # dB that may be lost again when a choice is taken back
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers that may be left in float together."""
+
+    names: tuple[str, ...]
+    cost: float  # share of the multiplications
+
+
+@dataclass(frozen=True)
+class Found:
+    """The layers left in float, and whether the judge was content."""
+
+    kept: frozenset[str]
+    restored: bool
+    steps: tuple[tuple[str, ...], ...] = ()
+
+
+def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
+    """Selector -> layers: every type with several; where some of them have no weight of their own, also those alone."""
+    found: dict[str, tuple[str, ...]] = {}
+    for op, names in types(layers).items():
+        bare = tuple(layer.name for layer in layers if layer.op == op and not layer.weighted)
+        if 1 < len(names) < len(layers):
+            found[f"op:{op}"] = names
+        if 1 < len(bare) < len(names):
+            found[f"/^({'|'.join(map(re.escape, bare))})$/"] = bare
+    return found
+
+
+class Prices:
+    """What leaving layers in float costs: their share of the multiplications."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        total = sum(layer.macs for layer in layers) or 1
+        self._share = {layer.name: layer.macs / total for layer in layers}
+
+    def choice(self, names: Sequence[str]) -> Choice:
+        return Choice(tuple(names), sum(self._share[name] for name in names))
+
+
+def greedy(
+    layers: Sequence[Layer],
+    suspicion: Mapping[str, float],
+    proxy: Proxy,
+    content: Callable[[frozenset[str]], bool],
+    time_left: Callable[[], bool],
+) -> Found:
+    """Leave more and more in float until `content` says that the metric is restored, then take back what is not needed.
+
+    `suspicion`: layer -> the error when it alone is quantized.
+    """
+    prices = Prices(layers)
+    together = [prices.choice(names) for names in groups(layers).values()]
+    kept: frozenset[str] = frozenset()
+    steps: list[tuple[str, ...]] = []
+    while time_left():
+        left = sorted((n for n in suspicion if n not in kept), key=lambda n: -suspicion[n])
+        ranked = [prices.choice(left[:count]) for count in PREFIXES if count <= len(left)]
+        best = _best([*together, *ranked, *(prices.choice([n]) for n in left[:LIKELY])], kept, proxy, time_left)
+        if best is None:
+            break
+        kept |= set(best.names)
+        steps.append(best.names)
+        if content(kept):
+            kept = _smaller(kept, steps, proxy, content, time_left)
+            return Found(kept, True, tuple(s for s in steps if set(s) <= kept))
+    return Found(kept, False, tuple(steps))
+
+
+def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left: Callable[[], bool]) -> Choice | None:
+    """The choice with the most decibels per cost."""
+    now = decibel(proxy.error(kept))
+    best, most = None, 0.0
+    for choice in open_:
+        if set(choice.names) <= kept:
+            continue
+        if best is not None and not time_left():
+            break
+        gain = decibel(proxy.error(kept | set(choice.names))) - now
+        worth = gain / (FIXED + choice.cost)
+        if gain >= USEFUL and worth > most:
+            best, most = choice, worth
+    return best
+
+
+def _smaller(
+    kept: frozenset[str],
+    steps: Sequence[tuple[str, ...]],
+    proxy: Proxy,
+    content: Callable[[frozenset[str]], bool],
+    time_left: Callable[[], bool],
+) -> frozenset[str]:
+    """Take back choices, the last one excepted, that the error does not need; only where the judge stays content."""
+    smaller = kept
+    limit = decibel(proxy.error(kept)) - ENOUGH
+    for names in steps[:-1]:
+        if not time_left():
+            break
+        without = smaller - set(names)
+        if without and decibel(proxy.error(without)) >= limit:
+            smaller = without
+    return smaller if smaller == kept or content(smaller) else kept
