@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import tempfile
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.anatomy import macs
+from optimizer.anatomy.onnx import shapes
 from optimizer.explain import unfused
 from optimizer.explain.kernels import ITEM, Kernel, Kind, Profiled, inferences
 from optimizer.formats import onnx as onnx_format
@@ -37,6 +39,7 @@ MOVES = frozenset((
     "Pad", "Identity", "Range", "ConstantOfShape", "Where", "Equal", "Tile",
 ))  # fmt: skip
 TYPES = {"float": "float32", "double": "float64"}
+BLOCKED = "com.microsoft.nchwc"  # operators whose channels are padded to whole blocks
 ALIASES = {"NhwcFusedConv": "FusedConv", "DynamicQuantizeLSTM": "LSTM"}
 # What MLAS takes for u8 x s8 products, the best first (onnxruntime/core/mlas/lib/platform.cpp).
 MLAS_INT8 = (
@@ -64,7 +67,8 @@ def profile(artifact: Artifact, options: Any, feeds: Feeds, machine: Machine, bu
         _timed(session, feeds, WARMUP + runs)
         events = json.loads(Path(session.end_profiling()).read_bytes())
         optimized = onnx_format.load(Path(folder))
-    kernels = parse(events, original, optimized, machine, runs)
+    sizes = sizes_of(artifact.signature, feeds)
+    kernels = parse(events, Joined(original, optimized, sizes), machine, runs)
     whole = [e["dur"] / 1000 for e in events if e.get("name") == "model_run"][-runs:]
     return Profiled(
         kernels=kernels,
@@ -72,7 +76,7 @@ def profile(artifact: Artifact, options: Any, feeds: Feeds, machine: Machine, bu
         plain_ms=plain_ms,
         runs=runs,
         findings=tuple(unfused.sentences(optimized, {k.name: k.ms for k in kernels}, median(whole))),
-        sizes=sizes_of(artifact.signature, feeds),
+        sizes=sizes,
     )
 
 
@@ -102,9 +106,30 @@ def _timed(session: onnxruntime.InferenceSession, feeds: Feeds, runs: int) -> li
     return found
 
 
-def parse(
-    events: list[dict[str, Any]], original: onnx.ModelProto, optimized: onnx.ModelProto, machine: Machine, runs: int
-) -> tuple[Kernel, ...]:
+class Joined:
+    """The stored graph and the one that ONNX Runtime made of it, joined by names."""
+
+    def __init__(self, original: onnx.ModelProto, optimized: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
+        self.covers = covers(original, optimized)
+        self.nodes = {node.name: node for node in optimized.graph.node}
+        self.stored = {node.name: node for node in original.graph.node}
+        self.constants = {t.name: _stored(t) for t in optimized.graph.initializer}
+        self._shapes = shapes(original, sizes)
+
+    def macs(self, name: str) -> int | None:
+        """The multiplications of the stored nodes behind a kernel."""
+        found = [macs.count(self.stored[n], self._shapes) for n in self.covers.get(name, ()) if n in self.stored]
+        return None if None in found else sum(f or 0 for f in found)
+
+    def title(self, name: str) -> str:
+        """The stored node that a kernel is called after: its own, else the one that multiplies, else the last."""
+        behind = self.covers.get(name, ())
+        if name in self.stored or not behind:
+            return name
+        return next((n for n in behind if self.stored[n].op_type in macs.RULES), behind[0])
+
+
+def parse(events: list[dict[str, Any]], graphs: Joined, machine: Machine, runs: int) -> tuple[Kernel, ...]:
     """The kernels in the profiler's events, their last `runs` times each."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     described: dict[str, dict[str, Any]] = {}
@@ -114,15 +139,10 @@ def parse(
             name = name.removesuffix(SUFFIX)
             times[name].append(event["dur"] / 1000)
             described[name] = event["args"]
-    nodes = {node.name: node for node in optimized.graph.node}
-    covered = covers(original, optimized)
-    stored = {node.name for node in original.graph.node}
-    constants = {t.name: _stored(t) for t in optimized.graph.initializer}
-    found = []
-    for name, taken in times.items():
-        seen = Seen(name, described[name], nodes.get(name), constants)
-        found.append(_kernel(seen, taken[-runs:], covered.get(name, ()), name in stored, machine))
-    return tuple(found)
+    return tuple(
+        _kernel(Seen(name, described[name], graphs.nodes.get(name), graphs.constants), taken[-runs:], graphs, machine)
+        for name, taken in times.items()
+    )
 
 
 Tensor = tuple[str, tuple[int, ...]]
@@ -174,12 +194,13 @@ def _stored(tensor: Any) -> Tensor:
     return TYPES.get(name, name), tuple(tensor.dims)
 
 
-def _kernel(seen: Seen, times: list[float], covered: tuple[str, ...], stored: bool, machine: Machine) -> Kernel:
+def _kernel(seen: Seen, times: list[float], graphs: Joined, machine: Machine) -> Kernel:
     inputs, outputs = seen.inputs, seen.outputs
-    kind = _kind(seen.op, inputs, stored)
-    count = _macs(seen)
+    kind = _kind(seen.op, inputs, seen.name in graphs.stored)
+    blocked = seen.node is not None and seen.node.domain == BLOCKED
+    count = 0 if kind == "layout" else graphs.macs(seen.name) if blocked else _macs(seen)
     return Kernel(
-        name=seen.name,
+        name=seen.name if kind == "layout" else graphs.title(seen.name),
         op=seen.op,
         kind=kind,
         dtype="int8" if kind == "quantized" else inputs[0][0] if inputs else "",
@@ -187,7 +208,7 @@ def _kernel(seen: Seen, times: list[float], covered: tuple[str, ...], stored: bo
         implementation=_implementation(str(seen.args.get("provider", "")), kind, bool(count), machine),
         macs=count,
         bytes=sum(ITEM.get(dtype, 0) * prod(shape) for dtype, shape in (*inputs, *outputs)),
-        covers=covered,
+        covers=graphs.covers.get(seen.name, ()),
     )
 
 
@@ -243,18 +264,24 @@ def mlas(machine: Machine, integers: bool) -> str | None:
 
 
 def covers(original: onnx.ModelProto, optimized: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """Optimized node -> the original nodes between its outputs and its inputs, by the names of the values.
+    """Optimized node -> the original nodes between its outputs and its inputs, the last first, by names of values.
 
-    A fused node keeps the name of its last output, or (where the quantized form moved it) of the node that made it.
+    A fused node keeps the name of its last output; moved to channels-last or to blocks, it is named after it
+    or after the node that made it.
     """
     maker = {out: node for node in original.graph.node for out in node.output}
     named = {node.name: node for node in original.graph.node if node.name}
     found: dict[str, tuple[str, ...]] = {}
     for node in optimized.graph.node:
-        ends = [maker[o] for o in node.output if o in maker]
-        ends = ends or [named[n] for n in (node.name, node.name.rpartition("_token_")[0]) if n in named][:1]
-        found[node.name] = tuple(_between(ends, set(node.input), maker))
+        ends = [maker[o] for o in map(_plain, (*node.output, node.name)) if o in maker][:1]
+        ends = ends or [named[n] for n in (node.name, _plain(node.name)) if n in named][:1]
+        found[node.name] = tuple(_between(ends, {_plain(name) for name in node.input}, maker))
     return found
+
+
+def _plain(name: str) -> str:
+    """The name of a value or node before ONNX Runtime moved it to another layout."""
+    return re.sub(r"(_token_\d+|_nchwc)$", "", name)
 
 
 def _between(ends: list[Any], stop: set[str], maker: Mapping[str, Any]) -> list[str]:

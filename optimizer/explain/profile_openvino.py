@@ -86,9 +86,16 @@ class Layers:
         model.reshape({port: list(feeds[name].shape) for port, name in zip(model.inputs, names, strict=True)})
         self._ops = {op.get_friendly_name(): op for op in model.get_ops()}
 
-    def macs(self, names: list[str]) -> int | None:
-        """The sum over the named layers; 0 when none multiplies, None when one has an unknown shape."""
-        found = [anatomy.multiplications(self._ops[n]) for n in names if n in self._ops]
+    def macs(self, names: list[str], product: bool) -> int | None:
+        """The sum over the named layers; 0 when none multiplies, None when one has an unknown shape.
+
+        A `product` may be named after the bias that was fused into it alone: then what that reads is counted.
+        """
+        own = [self._ops[n] for n in names if n in self._ops]
+        found = [anatomy.multiplications(op) for op in own]
+        if product and not any(found) and None not in found:
+            read = [port.get_source_output().get_node() for op in own for port in op.inputs()]
+            found = [anatomy.multiplications(op) for op in read]
         return None if None in found else sum(f or 0 for f in found)
 
     def elements(self, names: list[str]) -> tuple[int, int] | None:
@@ -127,7 +134,8 @@ def _kernel(name: str, times: list[float], executed: tuple[str, str], info: Mapp
     # Without suffix: the weight's scale was moved behind the product, whose layer is named after it.
     own = [*dict.fromkeys((*covers, name, *(n.removesuffix("/DequantizationMultiply") for n in (*covers, name))))]
     precision = info.get("runtimePrecision") or executed[1].rpartition("_")[2].lower()
-    kind = _kind(info.get("layerType", executed[0]), precision)
+    layer = info.get("layerType", executed[0])
+    kind = _kind(layer, precision)
     elements = sizes.elements(own)
     out = info.get("outputPrecisions", precision).split(",")[0]
     return Kernel(
@@ -137,7 +145,7 @@ def _kernel(name: str, times: list[float], executed: tuple[str, str], info: Mapp
         dtype="int8" if kind == "quantized" else openvino_format.TYPES.get(precision, precision),
         times=times,
         implementation=info.get("primitiveType", executed[1]),
-        macs=sizes.macs(own),
+        macs=sizes.macs(own, layer in COUNTED),
         bytes=elements[0] * _item(precision) + elements[1] * _item(out) if elements else None,
         covers=covers,
     )

@@ -1,7 +1,8 @@
-"""Which layers to leave in float: greedily, the most error taken away per multiplication that stays in float."""
+"""Which layers to leave in float: greedily, the most noise taken away per multiplication that stays in float."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from optimizer.explain.proxy import Proxy, decibel
 from optimizer.explain.variants import Layer, types
 
-FIXED = 0.02  # share of all multiplications that any choice is taken to cost beside its own
+FIXED = 0.02  # share of all multiplications and weights that any choice is taken to cost beside its own
 PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
 LIKELY = 8  # single layers that are tried at each step, the most suspicious first
-USEFUL = 0.1  # dB: a choice that gains less is none
+USEFUL = 0.02  # part of the noise: a choice that takes less away is none
 ENOUGH = 1.0  # dB that may be lost again when a choice is taken back
 
 
@@ -21,7 +22,7 @@ class Choice:
     """Layers that may be left in float together."""
 
     names: tuple[str, ...]
-    cost: float  # share of the multiplications
+    cost: float  # share of multiplications and weights
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
     """Selector -> layers: every type with several; where some of them have no weight of their own, also those alone."""
     found: dict[str, tuple[str, ...]] = {}
     for op, names in types(layers).items():
-        bare = tuple(layer.name for layer in layers if layer.op == op and not layer.weighted)
+        bare = tuple(layer.name for layer in layers if layer.op == op and not layer.weights)
         if 1 < len(names) < len(layers):
             found[f"op:{op}"] = names
         if 1 < len(bare) < len(names):
@@ -46,14 +47,15 @@ def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
 
 
 class Prices:
-    """What leaving layers in float costs: their share of the multiplications."""
+    """What leaving layers in float costs: their share of the multiplications, and of the stored weights."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        total = sum(layer.macs for layer in layers) or 1
-        self._share = {layer.name: layer.macs / total for layer in layers}
+        macs, weights = (sum(sizes) or 1 for sizes in zip(*((la.macs, la.weights) for la in layers), strict=True))
+        self.macs = {layer.name: layer.macs / macs for layer in layers}
+        self.weights = {layer.name: layer.weights / weights for layer in layers}
 
     def choice(self, names: Sequence[str]) -> Choice:
-        return Choice(tuple(names), sum(self._share[name] for name in names))
+        return Choice(tuple(names), sum(self.macs[name] + self.weights[name] for name in names) / 2)
 
 
 def greedy(
@@ -86,17 +88,20 @@ def greedy(
 
 
 def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left: Callable[[], bool]) -> Choice | None:
-    """The choice with the most decibels per cost."""
-    now = decibel(proxy.error(kept))
+    """The choice that takes away the largest part of the remaining noise for its cost."""
+    now = proxy.error(kept)
     best, most = None, 0.0
+    if now == 0:
+        return None
     for choice in open_:
         if set(choice.names) <= kept:
             continue
         if best is not None and not time_left():
             break
-        gain = decibel(proxy.error(kept | set(choice.names))) - now
-        worth = gain / (FIXED + choice.cost)
-        if gain >= USEFUL and worth > most:
+        after = proxy.error(kept | set(choice.names))
+        part = 1 - after / now if math.isfinite(now) else float(math.isfinite(after))
+        worth = part / (FIXED + choice.cost)
+        if part >= USEFUL and worth > most:
             best, most = choice, worth
     return best
 

@@ -19,7 +19,7 @@ from optimizer.protocols import Feeds
 from optimizer.values import Measurement, Sensitivity
 
 MOST = 24  # layers and types that are reported
-SCREEN, SEARCH, MEASURE = 0.35, 0.7, 0.95  # of the budget: until when each stage may go on
+SCREEN, SEARCH, MEASURE = 0.35, 0.65, 0.95  # of the budget: until when each stage may go on
 EVALUATIONS = 24  # that the budget should at least allow
 WORTH = 0.5  # share of the loss from which an incomplete choice is advised
 
@@ -114,7 +114,7 @@ class _Ranker:
         assert data is not None
         first = next(iter(data.batches(self.subject.batch, self.subject.batch)))
         begin = time.perf_counter()
-        with self.variants.real(frozenset()) as session:
+        with self.variants.real(self.every) as session:  # in float: the slowest variant
             task.tried(session, first)
             opening = time.perf_counter() - begin
             begin = time.perf_counter()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 HUGE = 1e30  # from here on a value stands for infinity
-PIECE = 1 << 18  # values that are widened to float64 at a time
+SQUARE = 1e15  # below it the sum of many squares fits into float32
+PIECE = 1 << 16  # values that are summed at a time
 
 
 @dataclass
@@ -30,23 +31,24 @@ class Sums:
         """Take in one inference of both; shapes are equal. What is not finite in both is left out and counted."""
         one, two = baseline.reshape(-1), candidate.reshape(-1)
         for start in range(0, one.size, PIECE):
-            self._piece(one[start : start + PIECE].astype(np.float64), two[start : start + PIECE].astype(np.float64))
+            self._piece(one[start : start + PIECE], two[start : start + PIECE])
 
     def _piece(self, x: np.ndarray, y: np.ndarray) -> None:
-        if not x.size:
-            return
-        low, high, other = float(x.min()), float(x.max()), float(y @ y)
-        if not (-HUGE < low <= high < HUGE and other < HUGE * HUGE):  # also where one of them is NaN
-            x, y = self._ordinary(x, y)
+        """In float32, which is fast, where squares cannot overflow; sums over pieces are in double precision."""
+        if x.dtype != np.float32 or y.dtype != np.float32:
+            x, y = x.astype(np.float64), y.astype(np.float64)
+        ends = np.array([x.min(), x.max(), y.min(), y.max()], np.float64)
+        if not (np.abs(ends) < SQUARE).all():  # also where one of them is NaN
+            x, y = self._ordinary(x.astype(np.float64), y.astype(np.float64))
             if not x.size:
                 return
-            low, high, other = float(x.min()), float(x.max()), float(y @ y)
+            ends = np.array([x.min(), x.max()])
         difference = x - y
         self.signal += float(x @ x)
-        self.other += other
+        self.other += float(y @ y)
         self.product += float(x @ y)
         self.noise += float(difference @ difference)
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.low, self.high = min(self.low, float(ends[0])), max(self.high, float(ends[1]))
         self.count += x.size
 
     def _ordinary(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

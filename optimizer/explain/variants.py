@@ -17,7 +17,7 @@ class Layer:
     name: str
     op: str  # as `op:Type` selects it
     macs: int = 0
-    weighted: bool = True  # whether it multiplies with a stored weight
+    weights: int = 0  # stored values that it alone would bring back to float
 
 
 class Variants(Protocol):

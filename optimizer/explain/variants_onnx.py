@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +74,12 @@ class OnnxVariants:
 def _layers(plan: grafting.Transplant, sizes: Mapping[str, int]) -> tuple[Layer, ...]:
     known = shapes(plan.target, sizes)
     nodes = {node.name: node for node in plan.target.graph.node}
-    stored = {name for pair in plan.pairs if pair.constant for name in pair.askers}
+    weights: Counter[str] = Counter()
+    for pair in plan.pairs:
+        if pair.constant:
+            weights.update(dict.fromkeys(pair.askers, prod(known.get(pair.tensor, ()))))
     return tuple(
-        Layer(layer.name, layer.op, macs.count(nodes[layer.name], known) or 0, layer.node in stored)
+        Layer(layer.name, layer.op, macs.count(nodes[layer.name], known) or 0, weights[layer.node])
         for layer in plan.layers
     )
 

@@ -39,7 +39,7 @@ class OpenvinoVariants:
         matched = match(operations(computing(model)), operations(computing(self._other)))
         self._weights = _weights(model, {n: m.name for n, m in matched.items()}, self._other)
         self._readers = _readers(model)
-        self.layers: Sequence[Layer] = _layers(candidate, feeds, self._readers, set(self._weights))
+        self.layers: Sequence[Layer] = _layers(candidate, feeds, self._readers, self._weights)
         self._open: tuple[object, contextlib.ExitStack, Session] | None = None
         left = [layer.name for layer in self.layers if layer.macs and layer.name not in self._weights]
         self.notes: Sequence[str] = (
@@ -129,15 +129,21 @@ def _weights(model: openvino.Model, matched: Mapping[str, str], other: openvino.
 
 
 def _layers(
-    candidate: Artifact, feeds: Feeds, readers: Mapping[str, frozenset[str]], weighted: set[str]
+    candidate: Artifact, feeds: Feeds, readers: Mapping[str, frozenset[str]], weights: Mapping[str, tuple[int, Any]]
 ) -> tuple[Layer, ...]:
     """The operations that read a rounded tensor or a rounded weight, with their multiplications at the feeds' sizes."""
     model = openvino_format.load(candidate.path)
     names = [spec.name for spec in openvino_format.signature(model).inputs]
     model.reshape({port: list(feeds[name].shape) for port, name in zip(model.inputs, names, strict=True)})
-    wanted = weighted.union(*readers.values()) if readers else weighted
+    wanted = set(weights).union(*readers.values())
     return tuple(
-        Layer(op.get_friendly_name(), op.get_type_name(), multiplications(op) or 0, op.get_friendly_name() in weighted)
+        Layer(op.get_friendly_name(), op.get_type_name(), multiplications(op) or 0, _stored(weights, op))
         for op in computing(model)
         if op.get_friendly_name() in wanted
     )
+
+
+def _stored(weights: Mapping[str, tuple[int, Any]], op: Any) -> int:
+    """Values of the weight that would come back in float."""
+    found = weights.get(op.get_friendly_name())
+    return int(found[1].get_data().size) if found else 0

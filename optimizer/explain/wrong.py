@@ -61,9 +61,8 @@ def find(subject: Subject, samples: int, examples: int, clock: Clock, console: C
         compared = tensors.compare(_tapping(subject, threads), feeds, TENSORS * clock.seconds, advance)
     first = next((t.name for t in compared.tensors if t.jump), None)
     _refuse_nan(subject, feeds())
-    several = list(given(data, subject.signature, 4 * TOGETHER))
-    variants = _variants(subject, several[0], threads)
-    ranking = sensitivity.rank(subject, variants, several, examples, clock, console)
+    variants = _variants(subject, next(feeds()), threads)
+    ranking = sensitivity.rank(subject, variants, list(feeds()), examples, clock, console)
     return Wrong(compared.tensors, compared.rows, first, ranking)
 
 

@@ -1,0 +1,72 @@
+"""Variants by graph surgery are what quantize.static makes with the same layers in `keep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from quant_lab import ORT, Bench, artifact, attention, convnet, images, outputs, tokens
+
+from optimizer.explain import grafting, taps_onnx
+from optimizer.explain.variants_onnx import OnnxVariants
+
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "convnet": (convnet, images, {}),
+    "with norms": (lambda: convnet(norm=True), images, {}),
+    "attention": (attention, tokens, {"model": "cnn", "constant_weights_only": False}),
+}
+
+
+def variants(bench: Bench, case: str) -> tuple[Any, Any, OnnxVariants]:
+    build, data, options = CASES[case]
+    source = artifact(build(), bench.root / "float")
+    found = bench.static(source, data=data(), **options)
+    return source, found, OnnxVariants(found, source, "onnxruntime", {"threads": 1}, data(4).feeds, 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_single_layer_in_float_is_as_if_quantized_with_keep(case: str, tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    _, data, options = CASES[case]
+    source, found, all_of_them = variants(bench, case)
+    feeds = data(8).feeds
+    changed = 0
+    for layer in all_of_them.layers:
+        expected = outputs(bench.static(source, data=data(), keep=[layer.name], **options), feeds)
+        with all_of_them.real({layer.name}) as session:
+            real = session(feeds)
+        switched = all_of_them.session({layer.name})(feeds)
+        for name, value in expected.items():
+            assert np.abs(real[name] - value).max() == 0, f"{layer.name}: the same graph runs in the same kernels"
+            assert np.abs(switched[name] - value).max() < 1e-5, layer.name
+            changed += bool(np.abs(value - outputs(found, feeds)[name]).max() > 1e-4)
+    assert changed >= 3, "some layers must matter, or this test shows nothing"
+
+
+def test_with_no_layer_kept_it_is_the_candidate_and_with_all_the_float_model(tmp_path: Path) -> None:
+    source, found, all_of_them = variants(Bench(tmp_path), "with norms")
+    feeds = images(4).feeds
+    every = {layer.name for layer in all_of_them.layers}
+    with all_of_them.real(set()) as session:
+        assert np.array_equal(session(feeds)["logits"], outputs(found, feeds)["logits"])
+    assert np.allclose(all_of_them.session(every)(feeds)["logits"], outputs(source, feeds)["logits"], atol=1e-5)
+
+
+def test_a_shared_tensor_stays_rounded_until_every_layer_that_asks_for_it_is_kept(tmp_path: Path) -> None:
+    source, found, _ = variants(Bench(tmp_path), "convnet")
+    model, other = taps_onnx.candidate(found), taps_onnx.reference(source)
+    plan = grafting.plan(model, other, taps_onnx.paired(model, other), ORT)
+    shared = next(i for i, pair in enumerate(plan.pairs) if pair.tensor == "r1" and not pair.constant)
+    assert plan.pairs[shared].askers == {"node_conv1", "node_conv2", "add"}
+    assert shared in plan.active({"node_conv1", "node_conv2"})
+    assert shared not in plan.active({"node_conv1", "node_conv2", "add"})
+    assert plan.lost == 0
+
+
+def test_a_bystander_is_no_layer(tmp_path: Path) -> None:
+    *_, all_of_them = variants(Bench(tmp_path), "attention")
+    assert [layer.name for layer in all_of_them.layers] == ["embed", "query", "key", "score", "mix", "out"]
+    assert [layer.name for layer in all_of_them.layers if not layer.weights] == ["score", "mix"]
+    assert {layer.name: layer.macs for layer in all_of_them.layers}["query"] == 4 * 5 * 8 * 8
