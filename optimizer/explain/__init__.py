@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from optimizer.console import Console
+from optimizer.errors import OptimizerError
 from optimizer.explain import keep, slow, wrong
 from optimizer.explain.clock import Clock
 from optimizer.explain.subject import Subject, one
@@ -39,24 +40,22 @@ def explain(subject: Subject, asked: Asked, store: Store, console: Console) -> E
     be done is left out and the advice says why.
     """
     start = time.perf_counter()
-    both = asked.slow and asked.wrong
     advice: list[str] = [subject.note] if subject.note else []
-    profile = found = None
-    if asked.slow:
-        reason = slow.refusal(subject.target)
-        if reason and both:
-            advice.append(f"not profiled: {reason}")
-        else:
-            profile = _profiled(subject, asked, store, console)
-    if asked.wrong:
-        reason = wrong.refusal(subject)
-        if reason and both and profile:
-            advice.append(f"accuracy not explained: {reason}")
-        else:
-            found = wrong.find(subject, asked.samples, asked.examples, Clock.now(asked.budget), console)
-            advice += [*wrong.described(found), *found.ranking.sentences]
-            if found.ranking.keep:
-                advice.append(f"next, in the recipe: {keep.step(subject.steps, found.ranking.keep)}")
+    refused = {
+        "not profiled": slow.refusal(subject.target) if asked.slow else None,
+        "accuracy not explained": wrong.refusal(subject) if asked.wrong else None,
+    }
+    reasons = [f"{what}: {reason}" for what, reason in refused.items() if reason]
+    if len(reasons) == asked.slow + asked.wrong:
+        raise OptimizerError("; ".join(reasons), "explain a quantized candidate of onnxruntime or openvino, on data")
+    advice += reasons
+    profile = _profiled(subject, asked, store, console) if asked.slow and not refused["not profiled"] else None
+    found = None
+    if asked.wrong and not refused["accuracy not explained"]:
+        found = wrong.find(subject, asked.samples, asked.examples, Clock.now(asked.budget), console)
+        advice += [*wrong.described(found), *found.ranking.sentences]
+        if found.ranking.keep:
+            advice.append(f"next, in the recipe: {keep.step(subject.steps, found.ranking.keep)}")
     return Explanation(
         subject=subject.name,
         against=subject.against,

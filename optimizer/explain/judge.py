@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from optimizer.explain.proxy import Proxy
 from optimizer.explain.subject import Part
 from optimizer.explain.task import Task
+from optimizer.explain.tensors import FLOOR
 from optimizer.explain.variants import Variants
 from optimizer.protocols import Dataset
 from optimizer.values import Measurement
@@ -95,4 +96,5 @@ class Errors:
     proxy: Proxy
 
     def content(self, kept: frozenset[str]) -> bool:
-        return self.proxy.error(kept) <= (1 - RESTORED) * self.proxy.error(frozenset())
+        """Whether a tenth of the noise is left, or no more than 8-bit rounding of a well-scaled tensor costs."""
+        return self.proxy.error(kept) <= max(FLOOR, (1 - RESTORED) * self.proxy.error(frozenset()))

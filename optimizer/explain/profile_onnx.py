@@ -121,12 +121,13 @@ class Joined:
         found = [macs.count(self.stored[n], self._shapes) for n in self.covers.get(name, ()) if n in self.stored]
         return None if None in found else sum(f or 0 for f in found)
 
-    def title(self, name: str) -> str:
+    def title(self, name: str, multiplies: bool) -> str:
         """The stored node that a kernel is called after: its own, else the one that multiplies, else the last."""
         behind = self.covers.get(name, ())
         if name in self.stored or not behind:
             return name
-        return next((n for n in behind if self.stored[n].op_type in macs.RULES), behind[0])
+        products = [n for n in behind if self.stored[n].op_type in macs.RULES] if multiplies else []
+        return (products or list(behind))[0]
 
 
 def parse(events: list[dict[str, Any]], graphs: Joined, machine: Machine, runs: int) -> tuple[Kernel, ...]:
@@ -200,7 +201,7 @@ def _kernel(seen: Seen, times: list[float], graphs: Joined, machine: Machine) ->
     blocked = seen.node is not None and seen.node.domain == BLOCKED
     count = 0 if kind == "layout" else graphs.macs(seen.name) if blocked else _macs(seen)
     return Kernel(
-        name=seen.name if kind == "layout" else graphs.title(seen.name),
+        name=seen.name if kind == "layout" else graphs.title(seen.name, bool(count)),
         op=seen.op,
         kind=kind,
         dtype="int8" if kind == "quantized" else inputs[0][0] if inputs else "",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optimizer.console import Console
+from optimizer.errors import OptimizerError
 from optimizer.explain import search, task
 from optimizer.explain.clock import Clock
 from optimizer.explain.judge import FEWEST, Errors, Judge
@@ -51,7 +52,10 @@ class _Ranker:
         self.judge: Judge | None = None
 
     def rank(self, samples: Sequence[Feeds], examples: int) -> Ranking:
-        proxy = Proxy(self.variants, self._affordable(samples))
+        try:
+            proxy = Proxy(self.variants, self._affordable(samples))
+        except OptimizerError as error:
+            return Ranking((), (), (*self.sentences, f"its layers cannot be left in float one by one: {error.message}"))
         if proxy.error(frozenset()) == 0:
             return Ranking((), (), (*self.sentences, "rounding changes no output on the samples"))
         suspicion = self._screen(proxy)
@@ -72,13 +76,18 @@ class _Ranker:
     def _screen(self, proxy: Proxy) -> dict[str, float]:
         """Layer -> the error of the outputs when it alone is quantized; those that time did not allow are left out."""
         found: dict[str, float] = {}
+        failed: list[str] = []
         with self.console.task(f"{self.subject.name}: screening {len(self.layers)} layers") as advance:
             for done, layer in enumerate(self.layers):
                 if found and not self.clock.before(SCREEN + 0.1):
                     break
-                found[layer.name] = proxy.error(self.every - {layer.name})
+                try:
+                    found[layer.name] = proxy.error(self.every - {layer.name})
+                except OptimizerError as error:
+                    failed.append(f"'{layer.name}' cannot be quantized alone here: {error.message}")
                 advance(done + 1, len(self.layers))
-        missed = len(self.layers) - len(found)
+        self.sentences += failed[:1]
+        missed = len(self.layers) - len(found) - len(failed)
         if missed:
             self.sentences.append(f"{missed} of {len(self.layers)} layers were not screened: the budget was spent")
         return found
@@ -131,10 +140,17 @@ class _Ranker:
             self.sentences.append("the candidate is no worse than its baseline on these examples: nothing to restore")
             return ()
         judge = self.judge or Errors(proxy)
+        if self.judge is None and judge.content(frozenset()):
+            now = decibel(proxy.error(frozenset()))
+            self.sentences.append(f"the outputs are {now:.1f} dB above their error: nothing to restore")
+            return ()
         until = max(SEARCH, self.clock.spent() / self.clock.seconds + 0.25)
         with self.console.task(f"{self.subject.name}: what to leave in float"):
             found = search.greedy(self.layers, suspicion, proxy, judge.content, lambda: self.clock.before(until))
         keep = selectors(found.kept, self.layers)
+        if found.kept == self.every:
+            self.sentences.append("the error is spread over all layers: leaving some of them in float restores nothing")
+            return ()
         if found.restored or (self.judge is not None and found.kept and self.judge.share(found.kept) >= WORTH):
             self._say_keep(found, keep, proxy)
             return keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +60,9 @@ class Sums:
         kept = finite & (np.abs(x) < HUGE) & (np.abs(y) < HUGE)
         return x[kept], y[kept]
 
-    def saturate(self, integers: np.ndarray, low: int, high: int) -> None:
-        """Count the quantized values at either end of their range."""
-        self.ends += int(((integers == low) | (integers == high)).sum())
+    def saturate(self, integers: np.ndarray, ends: Sequence[int]) -> None:
+        """Count the quantized values at the ends of their range."""
+        self.ends += int(np.isin(integers, ends).sum())
         self.steps += integers.size
 
     @property

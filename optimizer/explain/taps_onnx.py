@@ -86,8 +86,9 @@ def taps(quantized: onnx.ModelProto, float_model: onnx.ModelProto, matched: Mapp
     What a Q/DQ pair gives has the counterpart of what it takes. An activation that was merged into the rounding
     (Relu) is found by the name of its output.
     """
+    maker = {out: node for node in float_model.graph.node for out in node.output}
+    inputs = {value.name for value in float_model.graph.input}
     theirs = {node.name: node for node in float_model.graph.node}
-    known = {out for node in float_model.graph.node for out in node.output} | {i.name for i in float_model.graph.input}
     counterpart: dict[str, tuple[str, How]] = {v.name: (v.name, "name") for v in quantized.graph.input}
     integers: dict[str, str] = {}
     found: list[Tap] = []
@@ -95,31 +96,27 @@ def taps(quantized: onnx.ModelProto, float_model: onnx.ModelProto, matched: Mapp
         if node.op_type == QUANTIZE:
             integers[node.output[0]] = node.input[0]
             continue
+        if node.op_type == DEQUANTIZE:
+            source = integers.get(node.input[0])
+            if source in counterpart:
+                counterpart[node.output[0]] = counterpart[source]
+                tap = Tap(node.output[0], QUANTIZE, node.name, *counterpart[source], place, (source,), node.input[0])
+                found.append(tap)
+            continue
+        pair = matched.get(node.name)
         for index, out in enumerate(node.output):
-            if node.op_type == DEQUANTIZE:
-                source = integers.get(node.input[0])
-                pair = counterpart.get(source) if source else None
-            else:
-                pair = _counterpart(node, index, out, matched, theirs, known)
-            if pair and out:
-                counterpart[out] = pair
-                whole = node.input[0] if node.op_type == DEQUANTIZE else None
-                reads = (integers[whole],) if whole else tuple(node.input)
-                op = QUANTIZE if whole else node.op_type
-                found.append(Tap(out, op, node.name, *pair, place, reads, whole))
+            plain = out.removesuffix("_QuantizeLinear_Input")
+            same = theirs[pair.name].output[index] if pair and index < len(theirs[pair.name].output) else None
+            own: tuple[str, How] | None = (same, pair.how) if pair and same else None
+            named: tuple[str, How] | None = (plain, "name") if plain in maker or plain in inputs else None
+            # A name whose maker is of another type: an activation was merged into the rounding behind it.
+            exact = named if named and plain in maker and maker[plain].op_type == node.op_type else own
+            if exact:
+                found.append(Tap(out, node.op_type, node.name, *exact, place, tuple(node.input)))
+            after = named or own
+            if after:
+                counterpart[out] = after
     return found
-
-
-def _counterpart(
-    node: Any, index: int, out: str, matched: Mapping[str, Match], theirs: Mapping[str, Any], known: set[str]
-) -> tuple[str, How] | None:
-    plain = out.removesuffix("_QuantizeLinear_Input")
-    if plain in known:
-        return plain, "name"
-    pair = matched.get(node.name)
-    if pair is None or index >= len(theirs[pair.name].output):
-        return None
-    return theirs[pair.name].output[index], pair.how
 
 
 class Tapped:
@@ -187,17 +184,23 @@ def chunks(taps: Sequence[Tap], sizes: Mapping[str, int], budget: int) -> Iterat
         yield current
 
 
-def bounds(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
-    """Quantized tensor -> the smallest and largest integer of its type."""
-    import numpy as np
+def bounds(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Quantized tensor -> the ends of its type at which values are cut off.
 
-    points = {t.name: t.data_type for t in model.graph.initializer}
+    An end that stands for 0 is none: behind a Relu the zeros there are right.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    points = {t.name: t for t in model.graph.initializer}
     found = {}
     for node in model.graph.node:
         if node.op_type == QUANTIZE:
-            kind = points.get(node.input[2], 2) if len(node.input) > 2 else 2  # 2: uint8, the operator's default
-            dtype: Any = {2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16}.get(kind, np.uint8)
-            found[node.output[0]] = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+            stored = points.get(node.input[2]) if len(node.input) > 2 else None
+            zero = numpy_helper.to_array(stored) if stored is not None else np.zeros(1, np.uint8)
+            if zero.dtype.kind in "iu":
+                ends = int(np.iinfo(zero.dtype).min), int(np.iinfo(zero.dtype).max)
+                found[node.output[0]] = tuple(end for end in ends if not (zero == end).all())
     return found
 
 
@@ -208,7 +211,7 @@ class Tapping:
         self._signature = candidate_.signature
         self._model, other = candidate(candidate_), reference(baseline)
         self.taps: Sequence[Tap] = taps(self._model, other, paired(self._model, other))
-        self.bounds: Mapping[str, tuple[int, int]] = bounds(self._model)
+        self.bounds: Mapping[str, tuple[int, ...]] = bounds(self._model)
         integers = [tap.integers for tap in self.taps if tap.integers]
         self._ours = Tapped(self._model, [*(tap.name for tap in self.taps), *integers], threads)
         self._theirs = Tapped(other, [tap.against for tap in self.taps], threads)

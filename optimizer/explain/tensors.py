@@ -25,7 +25,7 @@ class Tapping(Protocol):
     """Two models whose tensors can be asked for by name; see taps_onnx.py and taps_openvino.py."""
 
     taps: Sequence[Tap]
-    bounds: Mapping[str, tuple[int, int]]
+    bounds: Mapping[str, tuple[int, ...]]
 
     def sizes(self, feeds: Feeds) -> Mapping[str, int]:
         """Bytes of each candidate tensor for these feeds."""
@@ -73,11 +73,11 @@ def _take(models: Tapping, feeds: Feeds, part: Sequence[Tap], sums: Mapping[str,
     ours, theirs = models.run(feeds, part)
     for tap in part:
         x, y = theirs.get(tap.against), ours.get(tap.name)
-        if x is None or y is None or x.shape != y.shape or x.dtype.kind != "f":
+        if x is None or y is None or x.shape != y.shape or x.dtype.kind != "f" or y.dtype.kind != "f":
             continue
         sums[tap.name].add(x, y)
-        if tap.integers in ours:
-            sums[tap.name].saturate(ours[tap.integers], *models.bounds[tap.integers])
+        if tap.integers in ours and tap.integers in models.bounds:
+            sums[tap.name].saturate(ours[tap.integers], models.bounds[tap.integers])
 
 
 def _jumps(tap: Tap, ratios: Mapping[str, float]) -> bool:

@@ -22,7 +22,7 @@ def text(found: Explanation) -> str:
             f"{name} {value:.0f} {'GB/s' if name == 'memory' else 'GMAC/s'}"
             for name, value in sorted(found.profile.peaks.items())
         )
-        parts += ["", f"where the time goes (peaks measured here: {peaks})", _profile(found.profile.ops[:TOP])]
+        parts += ["", f"where the time goes (peaks of this machine: {peaks})", _profile(found.profile.ops[:TOP])]
     jump = next((i for i, t in enumerate(found.tensors) if t.name == found.first_jump), None)
     if jump is not None:
         parts += ["", "where the error first jumps", _tensors(found.tensors[max(0, jump - AROUND) : jump + AROUND + 1])]

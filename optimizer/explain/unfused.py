@@ -59,7 +59,7 @@ def _dequantize(node: Any, readers: list[Any], maker: Mapping[str, Any], whole: 
         return Left(node.name, node.op_type, "", "", "the model's output is float")
     reader = next((r for r in readers if r.op_type not in SCHEME.ops), readers[0])
     if reader.op_type not in SCHEME.ops:
-        return Left(node.name, node.op_type, reader.op_type, reader.name, f"{reader.op_type} has no 8-bit kernel")
+        return Left(node.name, node.op_type, reader.op_type, reader.name, f"{reader.op_type} reads float")
     floats = [n for n in reader.input if n and n not in whole and (n not in maker or maker[n].op_type != DEQUANTIZE)]
     if floats:
         why = f"{reader.op_type} also reads '{floats[0]}' in float"

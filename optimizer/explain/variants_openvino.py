@@ -77,7 +77,7 @@ class OpenvinoVariants:
         for fake, readers in self._readers.items():
             if readers <= kept:
                 ops[fake].output(0).replace(ops[fake].input(0).get_source_output())
-        for layer, (place, theirs) in self._weights.items():
+        for layer, place, theirs in ((n, *weight) for n, found in self._weights.items() for weight in found):
             if layer in kept:
                 ops[layer].input(place).replace_source_output(ov.opset13.constant(theirs.get_data()).output(0))
         openvino_format.name_outputs(model, names)
@@ -105,10 +105,12 @@ def _readers(model: openvino.Model) -> dict[str, frozenset[str]]:
     return {name: frozenset(readers) for name, readers in found.items()}
 
 
-def _weights(model: openvino.Model, matched: Mapping[str, str], other: openvino.Model) -> dict[str, tuple[int, Any]]:
-    """Layer -> (input, the baseline's constant) of a weight that is stored in integers."""
+def _weights(
+    model: openvino.Model, matched: Mapping[str, str], other: openvino.Model
+) -> dict[str, list[tuple[int, Any]]]:
+    """Layer -> (input, the baseline's constant) of each weight that is stored in integers."""
     theirs = {op.get_friendly_name(): op for op in other.get_ops()}
-    found: dict[str, tuple[int, Any]] = {}
+    found: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
     for op in computing(model):
         name = op.get_friendly_name()
         if name not in matched:
@@ -124,12 +126,15 @@ def _weights(model: openvino.Model, matched: Mapping[str, str], other: openvino.
                     counterpart.input(place).get_partial_shape().to_shape()
                 )
                 if weight.get_type_name() == "Constant" and same:
-                    found[name] = place, weight
-    return found
+                    found[name].append((place, weight))
+    return dict(found)
 
 
 def _layers(
-    candidate: Artifact, feeds: Feeds, readers: Mapping[str, frozenset[str]], weights: Mapping[str, tuple[int, Any]]
+    candidate: Artifact,
+    feeds: Feeds,
+    readers: Mapping[str, frozenset[str]],
+    weights: Mapping[str, list[tuple[int, Any]]],
 ) -> tuple[Layer, ...]:
     """The operations that read a rounded tensor or a rounded weight, with their multiplications at the feeds' sizes."""
     model = openvino_format.load(candidate.path)
@@ -143,7 +148,6 @@ def _layers(
     )
 
 
-def _stored(weights: Mapping[str, tuple[int, Any]], op: Any) -> int:
-    """Values of the weight that would come back in float."""
-    found = weights.get(op.get_friendly_name())
-    return int(found[1].get_data().size) if found else 0
+def _stored(weights: Mapping[str, list[tuple[int, Any]]], op: Any) -> int:
+    """Values of the weights that would come back in float."""
+    return sum(int(theirs.get_data().size) for _, theirs in weights.get(op.get_friendly_name(), ()))

@@ -53,8 +53,10 @@ def test_the_lowest_float_of_a_mask_drowns_nothing() -> None:
 
 def test_saturation_counts_both_ends() -> None:
     sums = Sums()
-    sums.saturate(np.array([0, 255, 7, 0], "uint8"), 0, 255)
+    sums.saturate(np.array([0, 255, 7, 0], "uint8"), (0, 255))
     assert sums.saturated == 0.75
+    sums.saturate(np.array([0, 255, 7, 0], "uint8"), (255,))
+    assert sums.saturated == 0.5
 
 
 def test_names_are_trusted_where_types_agree_and_order_decides_the_rest() -> None:
