@@ -66,9 +66,17 @@ class Judge:
         if share >= RESTORED:
             self.confirmed = Confirmed(self._drop(fresh, kept, self.name), share, len(fresh.data))
             return True
-        both = Part(self.whole, 0, len(self.task.data) + len(fresh.data))
-        self.task = replace(self.task, data=both, known={})
+        self.enlarge(len(self.task.data) + len(fresh.data))
         return False
+
+    def enlarge(self, examples: int) -> None:
+        """Judge on so many examples from now on."""
+        self.task = replace(self.task, data=Part(self.whole, 0, examples), known={})
+
+    def certain(self) -> bool:
+        """Whether the candidate's loss is more than these examples would show by chance."""
+        told = self.drop(frozenset(), self.name)
+        return self.loss > 0 and (told.relation != "drop" or told.low is None or told.low > 0)
 
     def _fresh(self) -> Task | None:
         """The task on as many of the examples that follow; None where they are too few, or show no loss."""

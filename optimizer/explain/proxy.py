@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 
 import numpy as np
 
+from optimizer.errors import OptimizerError
 from optimizer.explain.sums import Sums
 from optimizer.explain.variants import Variants
 from optimizer.protocols import Feeds
@@ -18,16 +19,26 @@ class Proxy:
     def __init__(self, variants: Variants, samples: Sequence[Feeds]) -> None:
         self._variants, self._samples = variants, samples
         self._known: dict[object, float] = {}
+        self._faults: dict[object, str] = {}
         session = variants.session({layer.name for layer in variants.layers})
         self._expected = [session(feeds) for feeds in samples]
         self.count = sum(len(next(iter(feeds.values()))) for feeds in samples)  # rows
 
     def error(self, kept: Set[str]) -> float:
-        """Noise power over signal power; infinite where values are NaN that were none."""
+        """Noise power over signal power; infinite where values are NaN that were none, and for what cannot run."""
         key = self._variants.same(kept)
         if key not in self._known:
-            self._known[key] = self._measured(kept)
+            try:
+                self._known[key] = self._measured(kept)
+            except OptimizerError as error:
+                self._known[key] = math.inf
+                self._faults[key] = error.message
         return self._known[key]
+
+    def fault(self, kept: Set[str]) -> str | None:
+        """Why a variant cannot run here, or None."""
+        self.error(kept)
+        return self._faults.get(self._variants.same(kept))
 
     def _measured(self, kept: Set[str]) -> float:
         session = self._variants.session(kept)

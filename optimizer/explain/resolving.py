@@ -85,12 +85,12 @@ def from_files(files: Files, folder: Path, options: Mapping[str, Any]) -> Subjec
         spec = dataset.resolve(reference, Path.cwd())
         data = dataset.open(spec, files.data, artifact.signature, 0)
     return Subject(
-        name=files.candidate.name,
+        name=str(files.candidate),
         target=TARGETS[artifact.format],
         artifact=artifact,
         options=options,
         machine=machines.here(),
-        against=files.against.name if files.against else None,
+        against=str(files.against) if files.against else None,
         baseline=baseline,
         data=data,
         metrics={name: _metric(name) for name in files.metrics},

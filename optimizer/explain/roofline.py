@@ -22,7 +22,7 @@ from optimizer.measure.process import THREAD_VARIABLES
 from optimizer.store import Store
 from optimizer.values import Machine
 
-VERSION = 1
+VERSION = 2
 TRIES = 3  # measurements of a machine that is always busy
 FILE = "peaks.json"
 TOOLS = ("onnxruntime", "openvino", "numpy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from optimizer.values import Measurement, Sensitivity
 MOST = 24  # layers and types that are reported
 SCREEN, SEARCH, MEASURE = 0.35, 0.65, 0.95  # of the budget: until when each stage may go on
 EVALUATIONS = 24  # that the budget should at least allow
+ENLARGED = 4  # times the examples that are asked for, where those show no loss for certain
 WORTH = 0.5  # share of the loss from which an incomplete choice is advised
 
 
@@ -81,10 +83,11 @@ class _Ranker:
             for done, layer in enumerate(self.layers):
                 if found and not self.clock.before(SCREEN + 0.1):
                     break
-                try:
+                fault = proxy.fault(self.every - {layer.name})
+                if fault:
+                    failed.append(f"'{layer.name}' cannot be quantized alone here: {fault}")
+                else:
                     found[layer.name] = proxy.error(self.every - {layer.name})
-                except OptimizerError as error:
-                    failed.append(f"'{layer.name}' cannot be quantized alone here: {error.message}")
                 advance(done + 1, len(self.layers))
         self.sentences += failed[:1]
         missed = len(self.layers) - len(found) - len(failed)
@@ -115,6 +118,9 @@ class _Ranker:
         )
         self.judge = Judge(first, self.variants, data, subject.name)
         with self.console.task(f"{subject.name}: {name} on {count} examples"):
+            most = min(len(data), ENLARGED * count)
+            while not self.judge.certain() and len(self.judge.task.data) < most and self.clock.before(SCREEN + 0.1):
+                self.judge.enlarge(min(most, 2 * len(self.judge.task.data)))
             told = self.judge.drop(frozenset(), subject.name)
         self.sentences.append(f"{told_as(told)} on {told.n} examples")
 
@@ -136,8 +142,8 @@ class _Ranker:
         return count
 
     def _search(self, proxy: Proxy, suspicion: Mapping[str, float]) -> tuple[str, ...]:
-        if self.judge is not None and self.judge.loss <= 0:
-            self.sentences.append("the candidate is no worse than its baseline on these examples: nothing to restore")
+        if self.judge is not None and not self.judge.certain():
+            self.sentences.append("these examples show no drop that could not be chance: nothing to restore")
             return ()
         judge = self.judge or Errors(proxy)
         if self.judge is None and judge.content(frozenset()):
@@ -204,7 +210,10 @@ class _Ranker:
                 advance(len(found), total)
         return sorted(found, key=_harm, reverse=True)
 
-    def _effect(self, what: str, kept: frozenset[str], proxy: Proxy) -> Measurement:
+    def _effect(self, what: str, kept: frozenset[str], proxy: Proxy) -> Measurement | None:
+        """The effect of a variant; None for one that cannot run here."""
+        if proxy.fault(kept):
+            return None
         subject = f"{self.subject.name}: {what}"
         if self.judge is not None:
             return self.judge.drop(kept, subject)
@@ -227,7 +236,8 @@ class _Ranker:
 def _harm(found: Sensitivity) -> float:
     """How bad a layer is when it alone is quantized."""
     alone = found.alone
-    assert alone is not None
+    if alone is None:
+        return -math.inf
     return alone.value if alone.better == "lower" else -alone.value
 
 
