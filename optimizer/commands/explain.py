@@ -38,7 +38,10 @@ def explain(
     budget: Annotated[str, typer.Option(help="time for finding harmful layers, e.g. 90s, 5m")] = "5m",
     batch: Annotated[int, typer.Option(min=1, help="batch size of the profile")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="threads [default: the candidate's]")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="size of a free dimension in the profile (repeatable)")] = None,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(help="size of a free dimension in the profile [default: the recipe's] (repeatable)"),
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="artifact store [default: $OPTC_STORE, ~/.cache/optc]")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="also write the explanation as JSON here")] = None,
     json: Annotated[bool, typer.Option("--json", help="print the explanation as JSON")] = False,

@@ -79,8 +79,9 @@ def _feeds(subject: Subject, asked: Asked) -> Feeds:
     """One inference's inputs: real ones, else made from the signature (time depends on shapes, little on values)."""
     from optimizer.formats.feeds import synthetic_feeds
 
+    dims = {**subject.dims, **asked.dims}
     if subject.data is not None:
-        return one(subject.data, subject.signature, asked.batch, asked.dims)
+        return one(subject.data, subject.signature, asked.batch, dims)
     batch = subject.signature.batch_symbol()
-    sizes = {**dict.fromkeys(subject.signature.symbols(), 32), **({batch: asked.batch} if batch else {}), **asked.dims}
+    sizes = {**dict.fromkeys(subject.signature.symbols(), 32), **({batch: asked.batch} if batch else {}), **dims}
     return synthetic_feeds(subject.signature, sizes, subject.seed)

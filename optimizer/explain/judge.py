@@ -15,6 +15,7 @@ from optimizer.values import Measurement
 
 AIM = 0.95  # share of the loss that a choice must give back on the examples that it is chosen by
 RESTORED = 0.9  # ... and on others: a choice fits the examples that chose it better than any others
+LIKELY = 0.25  # part of the loss by which its interval may reach below 0
 FEWEST = 64  # examples that can confirm anything
 
 
@@ -75,8 +76,16 @@ class Judge:
 
     def certain(self) -> bool:
         """Whether the candidate's loss is more than these examples would show by chance."""
+        return self._lowest() > 0
+
+    def likely(self) -> bool:
+        """Whether it is probably more than chance; what is then chosen must still be confirmed on other examples."""
+        return self._lowest() > -LIKELY * self.loss
+
+    def _lowest(self) -> float:
+        """The lower end of the loss's interval; the loss itself for a metric that compares with the baseline."""
         told = self.drop(frozenset(), self.name)
-        return self.loss > 0 and (told.relation != "drop" or told.low is None or told.low > 0)
+        return self.loss if told.relation != "drop" or told.low is None else min(told.low, self.loss)
 
     def _fresh(self) -> Task | None:
         """The task on as many of the examples that follow; None where they are too few, or show no loss."""

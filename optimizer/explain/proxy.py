@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence, Set
 
 import numpy as np
@@ -32,7 +33,7 @@ class Proxy:
                 self._known[key] = self._measured(kept)
             except OptimizerError as error:
                 self._known[key] = math.inf
-                self._faults[key] = error.message
+                self._faults[key] = re.sub(r" /\S*optc-\S+", "", error.message)[:200]  # the folder is gone by then
         return self._known[key]
 
     def fault(self, kept: Set[str]) -> str | None:

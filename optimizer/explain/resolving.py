@@ -217,6 +217,7 @@ def _subject(
         metrics=planned.metrics if role == "evaluate" else {},
         batch=spec.measure.batch,
         seed=spec.seed,
+        dims=spec.measure.latency.dims if spec.measure.latency else {},
         steps=tuple(steps),
     )
 

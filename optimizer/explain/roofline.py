@@ -36,6 +36,7 @@ class Peaks:
 
     values: Mapping[str, float]
     methods: Mapping[str, str]
+    busy: bool = False  # other programs ran whenever they were measured
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def peaks(store: Store, machine: Machine, threads: int, console: Console) -> Pea
             known = _higher(_measured(threads), _stored(store, key))
             (out / FILE).write_text(json.dumps(known, indent=1), encoding="utf-8")
             store.commit(out, key, {"use": "peaks", "format": "peaks"})
-    return Peaks(known["peaks"], known["methods"])
+    return Peaks(known["peaks"], known["methods"], known["busy"])
 
 
 def _stored(store: Store, key: str) -> dict[str, Any] | None:

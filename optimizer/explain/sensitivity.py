@@ -22,7 +22,7 @@ from optimizer.values import Measurement, Sensitivity
 
 MOST = 24  # layers and types that are reported
 SCREEN, SEARCH, MEASURE = 0.35, 0.65, 0.95  # of the budget: until when each stage may go on
-EVALUATIONS = 24  # that the budget should at least allow
+EVALUATIONS = 16  # that the budget should at least allow
 ENLARGED = 4  # times the examples that are asked for, where those show no loss for certain
 WORTH = 0.5  # share of the loss from which an incomplete choice is advised
 
@@ -119,7 +119,7 @@ class _Ranker:
         self.judge = Judge(first, self.variants, data, subject.name)
         with self.console.task(f"{subject.name}: {name} on {count} examples"):
             most = min(len(data), ENLARGED * count)
-            while not self.judge.certain() and len(self.judge.task.data) < most and self.clock.before(SCREEN + 0.1):
+            while not self.judge.certain() and len(self.judge.task.data) < most and self.clock.before(SEARCH - 0.1):
                 self.judge.enlarge(min(most, 2 * len(self.judge.task.data)))
             told = self.judge.drop(frozenset(), subject.name)
         self.sentences.append(f"{told_as(told)} on {told.n} examples")
@@ -142,7 +142,7 @@ class _Ranker:
         return count
 
     def _search(self, proxy: Proxy, suspicion: Mapping[str, float]) -> tuple[str, ...]:
-        if self.judge is not None and not self.judge.certain():
+        if self.judge is not None and not self.judge.likely():
             self.sentences.append("these examples show no drop that could not be chance: nothing to restore")
             return ()
         judge = self.judge or Errors(proxy)

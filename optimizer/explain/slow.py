@@ -19,6 +19,7 @@ from optimizer.values import OpTime, Profile
 
 PROFILERS: dict[str, Any] = {"onnxruntime": profile_onnx.profile, "openvino": profile_openvino.profile}
 MULTIPLY = ("Conv", "Gemm", "MatMul", "FullyConnected", "LSTM", "GRU", "Attention", "RNN")
+BUSY = "other programs ran while the peaks were measured: the shares of the roofline may be too high"
 NAMED = 4  # kernels that a sentence names
 
 
@@ -64,7 +65,13 @@ def summarized(profiled: Profiled, found: roofline.Peaks, at: dict[str, Any]) ->
             "plain_ms": profiled.plain_ms,
             "overhead": overhead,
         },
-        findings=(*_totals(kernels, total), *profiled.findings, *_fallbacks(kernels, total), *_waste(kernels, total)),
+        findings=(
+            *_totals(kernels, total),
+            *profiled.findings,
+            *_fallbacks(kernels, total),
+            *_waste(kernels, total),
+            *([BUSY] if found.busy else []),
+        ),
     )
 
 

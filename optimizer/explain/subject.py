@@ -28,6 +28,7 @@ class Subject:
     metrics: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     batch: int = 32
     seed: int = 0
+    dims: Mapping[str, int] = field(default_factory=dict)  # sizes at which the recipe measures latency
     steps: tuple[Mapping[str, Any], ...] = ()  # of the variant, as the recipe writes them
 
     @property

@@ -136,7 +136,21 @@ def test_peaks_are_stored_and_measured_again_only_after_a_busy_time(
     for _ in range(2):
         found = roofline.peaks(store, here(), 1, SILENT)
         assert found.values == {"f32": 20.0, "memory": 9.0} and found.methods == {"f32": "b", "memory": "a"}
-    assert answers == []
+    assert answers == [] and not found.busy
+
+
+def test_a_machine_that_is_always_busy_is_not_measured_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def measured(threads: int) -> dict[str, Any]:
+        calls.append(threads)
+        return {"peaks": PEAKS, "methods": dict.fromkeys(PEAKS, ""), "busy": True}
+
+    monkeypatch.setattr(roofline, "_measured", measured)
+    found = [roofline.peaks(store, here(), 1, SILENT) for _ in range(5)][-1]
+    assert len(calls) == roofline.TRIES and found.busy
+    told = slow.summarized(Profiled((), 1.0, 1.0, 1), found, {"batch": 1, "threads": 1})
+    assert slow.BUSY in told.findings
 
 
 def test_what_lies_between_kernels_is_a_row_of_its_own() -> None:
