@@ -58,7 +58,7 @@ class Transplant:
     layers: tuple[Layer, ...]
     edges: Mapping[tuple[str, int], int]  # (float node, input) -> the pair that it reads through
     outputs: Mapping[str, int]  # graph output -> the pair that gives it
-    lost: int  # pairs of the candidate whose tensor has no counterpart
+    lost: int  # pairs of the candidate without a counterpart, or that no layer asks for
 
     def active(self, kept: Set[str]) -> frozenset[int]:
         """The pairs that stay when the named layers are kept in float."""
@@ -86,18 +86,19 @@ class _Planner:
         self.theirs = {node.name: node for node in target.graph.node}
         self.sources: dict[str, Any] = {}  # output of a DQ -> the DQ
         self.quantizers = {n.output[0]: n for n in model.graph.node if n.op_type == QUANTIZE}
+        self.maker = {out: node for node in model.graph.node for out in node.output}
+        self.constants = constants(model)
         self.pairs: list[Pair] = []
         self.index: dict[str, int] = {}  # output of a DQ -> its pair
-        self.edges: dict[tuple[str, int], int] = {}
 
     def plan(self) -> Transplant:
         for node in self.model.graph.node:
             if node.op_type == DEQUANTIZE:
                 self.sources[node.output[0]] = node
-        tensors = self._tensors()
-        askers = self._askers()
+        tensors, askers = self._tensors(), self._askers()
         for out, node in self.sources.items():
-            if out in tensors and askers[out]:
+            known = out in tensors and all(name in self.constants for name in node.input[1:] if name)
+            if known and (askers[out] or self._led(out) is not None):
                 self.index[out] = len(self.pairs)
                 constant = node.input[0] not in self.quantizers
                 self.pairs.append(Pair(tensors[out], node.name, constant, frozenset(askers[out])))
@@ -110,7 +111,7 @@ class _Planner:
             tuple(layer for layer in layers if layer),
             {edge: self.index[out] for edge, out in self._read().items() if out in self.index},
             {v.name: self.index[v.name] for v in self.model.graph.output if v.name in self.index},
-            sum(out not in tensors for out in self.sources),
+            len(self.sources) - len(self.pairs),
         )
 
     def _computing(self) -> list[Any]:
@@ -163,15 +164,19 @@ class _Planner:
                 found[name].add(node.name)
         return found
 
+    def _led(self, out: str) -> Any:
+        """The follower that writes what a pair rounds, or None."""
+        quantizer = self.quantizers.get(self.sources[out].input[0])
+        writer = self.maker.get(quantizer.input[0]) if quantizer else None
+        return writer if writer is not None and writer.op_type in FOLLOWERS else None
+
     def _follow(self) -> None:
         """Pairs behind a follower stand or fall with the pair before it."""
-        maker = {out: node for node in self.model.graph.node for out in node.output}
-        for out, place in list(self.index.items()):
-            pair = self.pairs[place]
-            quantizer = self.quantizers.get(self.sources[out].input[0])
-            writer = maker.get(quantizer.input[0]) if quantizer else None
-            if writer is not None and writer.op_type in FOLLOWERS and writer.input[0] in self.index:
-                self.pairs[place] = replace(pair, follows=self.index[writer.input[0]], leader=writer.name)
+        for out, place in self.index.items():
+            writer = self._led(out)
+            if writer is not None and writer.input[0] in self.index:
+                follows = self.index[writer.input[0]]
+                self.pairs[place] = replace(self.pairs[place], follows=follows, leader=writer.name)
 
     def _layer(self, node: Any) -> Layer | None:
         seen = self.matched.get(node.name)
@@ -192,7 +197,7 @@ def graft(plan: Transplant, active: Set[int] | None = None) -> onnx.ModelProto:
     before: defaultdict[str, list[Any]] = defaultdict(list)  # tensor -> the nodes to put behind its maker
     renamed: dict[str, str] = {}
     source = {node.name: node for node in plan.model.graph.node}
-    initial = {tensor.name: tensor for tensor in plan.model.graph.initializer}
+    initial = constants(plan.model)
     taken: dict[str, Any] = {}
     for index in wanted:
         pair = plan.pairs[index]
@@ -212,6 +217,16 @@ def graft(plan: Transplant, active: Set[int] | None = None) -> onnx.ModelProto:
             graph.input.append(onnx.helper.make_tensor_value_info(switch(index), onnx.TensorProto.BOOL, []))
     del graph.value_info[:]
     return model
+
+
+def constants(model: onnx.ModelProto) -> dict[str, Any]:
+    """Name -> tensor of everything that is stored in a graph, as initializer or as Constant node."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+            found.update(zip(node.output, values, strict=False))
+    return found
 
 
 def switch(index: int) -> str:

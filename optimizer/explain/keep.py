@@ -34,4 +34,4 @@ def step(steps: Sequence[Mapping[str, Any]], keep: Sequence[str]) -> str:
     """The quantize.static step of a variant with these selectors added to its `keep`, as a recipe writes it."""
     options: dict[str, Any] = next((dict(s[STEP]) for s in steps if STEP in s), {})
     options["keep"] = list(dict.fromkeys([*options.get("keep", []), *keep]))
-    return yaml.safe_dump([{STEP: options}], default_flow_style=None, sort_keys=False, width=WIDE).strip()
+    return "- " + yaml.safe_dump({STEP: options}, default_flow_style=True, sort_keys=False, width=WIDE).strip()

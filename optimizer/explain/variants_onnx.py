@@ -48,10 +48,9 @@ class OnnxVariants:
         self._threads = threads
         self._switched: onnxruntime.InferenceSession | None = None
         self.layers: Sequence[Layer] = _layers(self._plan, sizes_of(candidate.signature, feeds))
-        lost = self._plan.lost
-        self.notes: Sequence[str] = (
-            (f"{lost} Q/DQ pairs have no counterpart in the baseline's graph and are left out",) if lost else ()
-        )
+        lost, total = self._plan.lost, self._plan.lost + len(self._plan.pairs)
+        note = f"{lost} of {total} Q/DQ pairs cannot be told apart layer by layer and are left out"
+        self.notes: Sequence[str] = (note,) if lost else ()
 
     def session(self, kept: Set[str]) -> Session:
         if self._switched is None:

@@ -54,7 +54,7 @@ def test_two_files_without_a_recipe(folder: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert said.startswith("int8.onnx against float.onnx, on data.npz")
     assert f"keep {CULPRIT}" in said and "one inference takes" in said
-    assert said.rstrip().endswith(f"keep: [{CULPRIT}]"), "the next step comes last"
+    assert said.rstrip().endswith(f"- {{quantize.static: {{keep: [{CULPRIT}]}}}}"), "the next step comes last"
 
 
 def test_a_recipe_is_built_as_far_as_needed_and_json_is_the_explanation(

@@ -70,3 +70,27 @@ def test_a_bystander_is_no_layer(tmp_path: Path) -> None:
     assert [layer.name for layer in all_of_them.layers] == ["embed", "query", "key", "score", "mix", "out"]
     assert [layer.name for layer in all_of_them.layers if not layer.weights] == ["score", "mix"]
     assert {layer.name: layer.macs for layer in all_of_them.layers}["query"] == 4 * 5 * 8 * 8
+
+
+def test_scales_may_be_constant_nodes_and_nodes_may_have_other_names(tmp_path: Path) -> None:
+    """As other quantizers write it."""
+    import onnx
+
+    bench = Bench(tmp_path)
+    source = artifact(convnet(), tmp_path / "float")
+    found = bench.static(source)
+    model = onnx.load(found.path / "model.onnx")
+    scales = [t for t in model.graph.initializer if t.name.endswith(("_scale", "_zero_point"))]
+    for tensor in scales:
+        model.graph.initializer.remove(tensor)
+        node = onnx.helper.make_node("Constant", [], [tensor.name], name=tensor.name)
+        node.attribute.append(onnx.helper.make_attribute("value", tensor))
+        model.graph.node.insert(0, node)
+    for node in model.graph.node:
+        node.name = f"renamed_{node.name}"
+    foreign = artifact(model, tmp_path / "foreign")
+    every = OnnxVariants(foreign, source, "onnxruntime", {"threads": 1}, images(4).feeds, 1)
+    assert [layer.name for layer in every.layers] == ["node_conv1", "node_conv2", "add", "pool", "head"]
+    assert every.notes == ()
+    expected = outputs(foreign, images(4).feeds)["logits"]
+    assert np.abs(every.session(set())(images(4).feeds)["logits"] - expected).max() < 1e-5
