@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from optimizer.explain.proxy import Proxy, decibel
+from optimizer.explain.proxy import Proxy
 from optimizer.explain.variants import Layer, types
 
 FIXED = 0.02  # share of all multiplications and weights that any choice is taken to cost beside its own
 PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
 LIKELY = 8  # single layers that are tried at each step, the most suspicious first
 USEFUL = 0.02  # part of the noise: a choice that takes less away is none
-ENOUGH = 1.0  # dB that may be lost again when a choice is taken back
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def greedy(
         kept |= set(best.names)
         steps.append(best.names)
         if content(kept):
-            kept = _smaller(kept, steps, proxy, content, time_left)
+            kept = _smaller(kept, steps, prices, content, time_left)
             return Found(kept, True, tuple(s for s in steps if set(s) <= kept))
     return Found(kept, False, tuple(steps))
 
@@ -109,17 +108,13 @@ def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left
 def _smaller(
     kept: frozenset[str],
     steps: Sequence[tuple[str, ...]],
-    proxy: Proxy,
+    prices: Prices,
     content: Callable[[frozenset[str]], bool],
     time_left: Callable[[], bool],
 ) -> frozenset[str]:
-    """Take back choices, the last one excepted, that the error does not need; only where the judge stays content."""
-    smaller = kept
-    limit = decibel(proxy.error(kept)) - ENOUGH
-    for names in steps[:-1]:
-        if not time_left():
-            break
-        without = smaller - set(names)
-        if without and decibel(proxy.error(without)) >= limit:
-            smaller = without
-    return smaller if smaller == kept or content(smaller) else kept
+    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle."""
+    for names in sorted(steps, key=lambda names: -prices.choice(names).cost):
+        without = kept - set(names)
+        if without and time_left() and content(without):
+            kept = without
+    return kept

@@ -137,6 +137,24 @@ def test_a_cheap_choice_is_preferred_to_keeping_all() -> None:
     assert found.kept == {"sum"}
 
 
+def test_a_choice_that_a_later_one_made_idle_is_taken_back() -> None:
+    layers = [Layer("a", "Conv"), Layer("b", "Add"), Layer("c", "Mul")]
+    tried: list[frozenset[str]] = []
+
+    class Noise:
+        """The first step takes a, which takes away most; the judge wants b and c."""
+
+        def error(self, kept: frozenset[str]) -> float:
+            return 0.01 + 0.5 * ("a" not in kept) + 0.3 * ("b" not in kept) + 0.2 * ("c" not in kept)
+
+    def content(kept: frozenset[str]) -> bool:
+        tried.append(kept)
+        return kept >= {"b", "c"}
+
+    found = search.greedy(layers, {"a": 0.5, "b": 0.3, "c": 0.2}, Noise(), content, lambda: True)  # type: ignore[arg-type]  # a stand-in
+    assert frozenset({"a", "b", "c"}) in tried and found.restored and found.kept == {"b", "c"}
+
+
 def test_selectors_select_exactly_the_kept_layers() -> None:
     layers = [Layer("/enc/a[0]", "MatMul"), Layer("/b/", "MatMul"), Layer("c", "Add"), Layer("d", "Add")]
     from optimizer import selectors
