@@ -52,6 +52,7 @@ class Prices:
         macs, weights = (sum(sizes) or 1 for sizes in zip(*((la.macs, la.weights) for la in layers), strict=True))
         self.macs = {layer.name: layer.macs / macs for layer in layers}
         self.weights = {layer.name: layer.weights / weights for layer in layers}
+        self.types = tuple(groups(layers).values())
 
     def choice(self, names: Sequence[str]) -> Choice:
         return Choice(tuple(names), sum(self.macs[name] + self.weights[name] for name in names) / 2)
@@ -69,7 +70,7 @@ def greedy(
     `suspicion`: layer -> the error when it alone is quantized.
     """
     prices = Prices(layers)
-    together = [prices.choice(names) for names in groups(layers).values()]
+    together = [prices.choice(names) for names in prices.types]
     kept: frozenset[str] = frozenset()
     steps: list[tuple[str, ...]] = []
     while time_left():
@@ -112,8 +113,13 @@ def _smaller(
     content: Callable[[frozenset[str]], bool],
     time_left: Callable[[], bool],
 ) -> frozenset[str]:
-    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle."""
-    for names in sorted(steps, key=lambda names: -prices.choice(names).cost):
+    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle.
+
+    Types are taken back whole; of layers that only suspicion put together, each by itself.
+    """
+    whole = set(prices.types)
+    units = [unit for names in steps for unit in ([names] if names in whole else [(name,) for name in names])]
+    for names in sorted(units, key=lambda names: -prices.choice(names).cost):
         without = kept - set(names)
         if without and time_left() and content(without):
             kept = without
