@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 CONVERSIONS = (QUANTIZE, DEQUANTIZE)
+KEPT = ("BatchNormalization",)  # a candidate that still has one was quantized without folding
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def candidate(artifact: Artifact) -> onnx.ModelProto:
     return model
 
 
-def reference(artifact: Artifact) -> onnx.ModelProto:
-    """The baseline's graph as the quantizer saw it (constants and norms folded), where it is a float graph."""
+def reference(artifact: Artifact, quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """The baseline's graph as the quantizer saw it: constants and norms folded, where they are in the candidate."""
     model = onnx_format.load(artifact.path)
-    if any(node.op_type in CONVERSIONS for node in model.graph.node):
+    whole = any(node.op_type in KEPT for node in quantized.graph.node)
+    if whole or any(node.op_type in CONVERSIONS for node in model.graph.node):
         nodes.name_nodes(model)
         return model
     prepared = onnx_ready.prepared(artifact)
@@ -209,7 +211,8 @@ class Tapping:
 
     def __init__(self, candidate_: Artifact, baseline: Artifact, threads: int) -> None:
         self._signature = candidate_.signature
-        self._model, other = candidate(candidate_), reference(baseline)
+        self._model = candidate(candidate_)
+        other = reference(baseline, self._model)
         self.taps: Sequence[Tap] = taps(self._model, other, paired(self._model, other))
         self.bounds: Mapping[str, tuple[int, ...]] = bounds(self._model)
         integers = [tap.integers for tap in self.taps if tap.integers]

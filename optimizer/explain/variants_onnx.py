@@ -41,7 +41,8 @@ class OnnxVariants:
         feeds: Feeds,
         threads: int,
     ) -> None:
-        model, other = taps_onnx.candidate(candidate), taps_onnx.reference(baseline)
+        model = taps_onnx.candidate(candidate)
+        other = taps_onnx.reference(baseline, model)
         plugin = load("targets", target)
         self._plan = grafting.plan(model, other, taps_onnx.paired(model, other), plugin.SCHEME)
         self._candidate, self._target, self._options = candidate, plugin, schema.parse(plugin.Options, options, target)

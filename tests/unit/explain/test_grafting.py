@@ -56,7 +56,8 @@ def test_with_no_layer_kept_it_is_the_candidate_and_with_all_the_float_model(tmp
 
 def test_a_shared_tensor_stays_rounded_until_every_layer_that_asks_for_it_is_kept(tmp_path: Path) -> None:
     source, found, _ = variants(Bench(tmp_path), "convnet")
-    model, other = taps_onnx.candidate(found), taps_onnx.reference(source)
+    model = taps_onnx.candidate(found)
+    other = taps_onnx.reference(source, model)
     plan = grafting.plan(model, other, taps_onnx.paired(model, other), ORT)
     shared = next(i for i, pair in enumerate(plan.pairs) if pair.tensor == "r1" and not pair.constant)
     assert plan.pairs[shared].askers == {"node_conv1", "node_conv2", "add"}
@@ -94,3 +95,29 @@ def test_scales_may_be_constant_nodes_and_nodes_may_have_other_names(tmp_path: P
     assert every.notes == ()
     expected = outputs(foreign, images(4).feeds)["logits"]
     assert np.abs(every.session(set())(images(4).feeds)["logits"] - expected).max() < 1e-5
+
+
+def test_norms_that_another_quantizer_left_alone_are_not_folded_in_the_baseline_either(tmp_path: Path) -> None:
+    import onnx
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped
+        def __init__(self) -> None:
+            self.rows = iter([{"image": row[None]} for row in images(8).feeds["image"]])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    source = artifact(convnet(norm=True), tmp_path / "float")
+    quantization.quantize_static(str(source.path / "model.onnx"), str(tmp_path / "q.onnx"), Reader())
+    foreign = artifact(onnx.load(tmp_path / "q.onnx"), tmp_path / "foreign")
+    feeds = images(4).feeds
+    both = taps_onnx.Tapping(foreign, source, 1)
+    by_name = {tap.name: tap for tap in both.taps}
+    assert by_name["c1"].against == "c1"
+    assert by_name["r1"].op == "BatchNormalization" and by_name["r1"].against == "b1", "the Relu was merged"
+    ours, theirs = both.run(feeds, both.taps)
+    assert np.abs(ours["c1"] - theirs["c1"]).max() < 0.1 * np.abs(theirs["c1"]).max()
+    every = OnnxVariants(foreign, source, "onnxruntime", {"threads": 1}, feeds, 1)
+    kept = {layer.name for layer in every.layers}
+    assert np.allclose(every.session(kept)(feeds)["logits"], outputs(source, feeds)["logits"], atol=0.02)
