@@ -175,10 +175,10 @@ class _Ranker:
             self.sentences.append(f"{what} take {gain:.1f} dB off the error of the outputs: keep {kept}")
             return
         judge, told = self.judge, self.judge.drop(found.kept, self.subject.name)
-        only = "" if found.restored else "only "
+        only, more = ("", "") if found.restored else ("only ", "; the budget ended the search, raise --budget for more")
         self.sentences.append(
             f"{what} give back {only}{100 * judge.share(found.kept):.0f} % of the lost {judge.task.name} "
-            f"({told_as(told)}, n = {told.n}): keep {kept}"
+            f"({told_as(told)}, n = {told.n}): keep {kept}{more}"
         )
         sure = judge.confirmed
         if found.restored and sure:
