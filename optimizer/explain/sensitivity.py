@@ -175,7 +175,7 @@ class _Ranker:
             self.sentences.append(f"{what} take {gain:.1f} dB off the error of the outputs: keep {kept}")
             return
         judge, told = self.judge, self.judge.drop(found.kept, self.subject.name)
-        only, more = ("", "") if found.restored else ("only ", "; the budget ended the search, raise --budget for more")
+        only, more = ("", "") if found.restored else ("only ", "; a larger --budget may find more")
         self.sentences.append(
             f"{what} give back {only}{100 * judge.share(found.kept):.0f} % of the lost {judge.task.name} "
             f"({told_as(told)}, n = {told.n}): keep {kept}{more}"
