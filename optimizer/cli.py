@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "Compare two runs, bundles or a run with a stored baseline; exit 1 when something regressed",
     "report": "Write the report of a run record: HTML, Markdown and JUnit",
     "verify": "Check every byte of a bundle and run its samples; exit 2 with the reason when it must not be used",
+    "explain": "Explain why a candidate is slow or wrong, and what to write into the recipe next",
     "inspect": "Show what a model, an artifact, a bundle, a recipe or a run record holds",
     "init": "Write a commented recipe by looking at a model",
     "list": "List recipes, passes, targets, sources, metrics, layouts, transforms and data cards",

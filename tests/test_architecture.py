@@ -25,7 +25,7 @@ FLOORS: list[tuple[str, str]] = [
     ("4", "equivalence gates samples dataset chain measure"),
     ("5a", "plan worker report bundle listing anatomy sketch testing"),
     ("5b", "choice resolution produce doctor documents inspection starter"),
-    ("5c", "assess scenarios comparison subjects"),
+    ("5c", "assess scenarios comparison subjects explain"),
     ("5d", "trial"),
     ("6", "execute"),
     ("7", "commands"),
@@ -169,7 +169,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert not loaded_by(help_text) & set(HEAVY)
 
 
-LIGHT = ["list", "doctor", "cache", "inspect", "init", "schema", "plan", "verify", "report", "bench", "eval", "compare"]
+LIGHT = ("list doctor cache inspect init schema plan verify report bench eval compare explain").split()
 
 
 @pytest.mark.parametrize("name", LIGHT)
