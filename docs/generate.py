@@ -18,7 +18,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from optimizer import cli, listing, recipe, report, schema
+from optimizer import cli, listing, recipe, report, schema, specs
 from optimizer.gates import grammar
 from optimizer.listing import Item, Option
 from optimizer.values import Run
@@ -36,6 +36,9 @@ MODELS = (
     (recipe.DataRef, "data, by reference", "Or just the text of `ref`."),
     (recipe.MeasureSpec, "measure", ""),
     (recipe.LatencySpec, "measure.latency", ""),
+    (specs.OfflineSpec, "measure.offline", ""),
+    (specs.ServerSpec, "measure.server", "`rate`, `bound`, or both."),
+    (specs.SweepSpec, "measure.sweep", "For every candidate that would be bundled; what needs more cores is left out."),
 )  # fmt: skip
 SECTIONS = {
     "passes": "Steps of a variant. `load` and `export` are inserted by the planner.",

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from optimizer import dataset, fingerprint, registry
+from optimizer import dataset, fingerprint, gates, registry
 from optimizer.console import Console
-from optimizer.measure import accuracy, latency, memory
+from optimizer.errors import OptimizerError
+from optimizer.measure import accuracy, latency, memory, slices
+from optimizer.measure.accuracy import Baseline
 from optimizer.plan import Evaluation
 from optimizer.produce import Producer
 from optimizer.recipe import LatencySpec
 from optimizer.store import Store, StoredEntry
-from optimizer.values import Candidate, DataRecord, Measurement
+from optimizer.values import Candidate, DataRecord, Measurement, Verdict
+
+MEASURABLE = "it can be measured"
+"""The gate that every candidate has: its process opens the artifact and answers until the end."""
+
+MARK = "column "  # numpy.savez takes arrays as keywords, of which `file` is its own
 
 
 def data_records(producer: Producer) -> list[DataRecord]:
@@ -55,6 +63,24 @@ def _checked(producer: Producer, key: str, evaluated: bool) -> StoredEntry:
     return entry
 
 
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """What accuracy found: measurements of all data, of its slices, and what precision ran per candidate."""
+
+    measurements: list[Measurement]
+    slices: list[Measurement]
+    precisions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """A stored evaluation: per metric its rows, and the columns to slice by."""
+
+    entry: StoredEntry
+    rows: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
+
+
 class Assessor:
     """Measures the candidates of one plan, whose artifacts `producer` has made."""
 
@@ -64,27 +90,54 @@ class Assessor:
         self.store: Store = producer.store
         self.console: Console = producer.console
 
-    def accuracy(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
-        """Every metric of every candidate, and its paired drop; candidates come back with their precision."""
-        entries = {e.candidate: self._evaluated(e) for e in self.plan.evaluations}
-        rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+    def accuracy(self, only: Collection[str] | None = None) -> Accuracy:
+        """Every metric of every candidate (or of `only` these) on the evaluation data, whole and by slices."""
+        kept = {e.candidate: self._kept(e) for e in self.plan.evaluations if only is None or e.candidate in only}
+        names = self.plan.data["evaluate"].spec.labels if kept else []
+        parts = slices.cut(next(iter(kept.values())).columns, names) if kept else []
+        judged = sum(len(p.indices) >= slices.FEWEST for p in parts) * sum(bool(self._baseline(n, kept)) for n in kept)
+        measured: list[Measurement] = []
+        sliced: list[Measurement] = []
+        for name, own in kept.items():
+            given = (self.plan.metrics, self._baseline(name, kept), self.plan.machine.digest, self.plan.recipe.seed)
+            protocol = self._protocol("evaluate", own.entry)
+            measured += accuracy.measurements(name, own.rows, *given, protocol, self.plan.limits())
+            sliced += accuracy.sliced(name, own.rows, parts, *given, protocol, max(judged, 1))
+        self._remember(measured)
+        precisions = {name: str(own.entry.record["precision"]) for name, own in kept.items()}
+        return Accuracy(measured, sliced, precisions)
+
+    def _remember(self, measured: list[Measurement]) -> None:
+        """Keep how wide the paired intervals came out: the best foretelling of the next run on this data."""
+        widths: dict[str, float] = {}
+        for m in measured:
+            if m.relation == "drop" and m.low is not None and m.high is not None:
+                widths[m.metric] = max(widths.get(m.metric, 0.0), (m.high - m.low) / 2)
+        for metric, half in widths.items():
+            self.store.remember(self.plan.precision_slot(metric), {"half": half})
+
+    def selection(self) -> list[Measurement]:
+        """Every metric of every candidate on the data that candidates are chosen on."""
+        kept = {e.candidate: self._kept(e) for e in self.plan.selections}
         found: list[Measurement] = []
-        for name, entry in entries.items():
-            against = self.plan.baselines[name]
-            found += accuracy.measurements(
-                name,
-                rows[name],
-                self.plan.metrics,
-                (against, rows[against]) if against else None,
-                self.plan.machine.digest,
-                self.plan.recipe.seed,
-                {"data": self.plan.data["evaluate"].name, "batch": self.plan.recipe.measure.batch, "entry": entry.key},
-            )
-        known = [
-            dataclasses.replace(c, precision=entries[c.name].record["precision"]) if c.name in entries else c
-            for c in candidates
-        ]
-        return known, found
+        for name, own in kept.items():
+            protocol = self._protocol("select", own.entry)
+            machine, seed = self.plan.machine.digest, self.plan.recipe.seed
+            against = self._baseline(name, kept)
+            found += accuracy.measurements(name, own.rows, self.plan.metrics, against, machine, seed, protocol)
+        return found
+
+    def _baseline(self, name: str, kept: Mapping[str, _Kept]) -> Baseline | None:
+        against = self.plan.baselines[name]
+        return (against, kept[against].rows) if against else None
+
+    def _protocol(self, role: str, entry: StoredEntry) -> dict[str, Any]:
+        return {"data": self.plan.data[role].name, "batch": self.plan.recipe.measure.batch, "entry": entry.key}
+
+    def _kept(self, evaluation: Evaluation) -> _Kept:
+        entry = self._evaluated(evaluation)
+        rows, columns = (dict(np.load(entry.path / name)) for name in ("rows.npz", "columns.npz"))
+        return _Kept(entry, rows, {name.removeprefix(MARK): values for name, values in columns.items()})
 
     def _evaluated(self, evaluation: Evaluation) -> StoredEntry:
         entry = self.store.get(evaluation.key)
@@ -97,28 +150,43 @@ class Assessor:
     def _evaluate(self, evaluation: Evaluation) -> StoredEntry:
         target = registry.load("targets", evaluation.candidate.rpartition("@")[2])
         artifact = self.producer.done[evaluation.artifact].artifact
-        label = f"{evaluation.candidate}: evaluate"
+        label = f"{evaluation.candidate}: evaluate" + (" (select)" if evaluation.role == "select" else "")
         with self.console.task(label) as advance, self.store.stage(evaluation.key) as out:
+            data, metrics = self.producer.dataset(evaluation.role), self.plan.metrics
             with target.open(artifact, evaluation.options) as session:
-                rows = accuracy.evaluate(
-                    session,
-                    self.producer.dataset("evaluate"),
-                    self.plan.metrics,
-                    self.plan.recipe.measure.batch,
-                    advance,
-                )
+                found = accuracy.collect(session, data, metrics, self.plan.recipe.measure.batch, advance)
                 precision = session.precision
-            np.savez(out / "rows.npz", **rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+            np.savez(out / "rows.npz", **found.rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+            np.savez(out / "columns.npz", **{MARK + n: c for n, c in found.columns.items()})  # type: ignore[arg-type]  # as above
             record = {
                 "use": "evaluate",
                 "format": "evaluation",
                 "precision": precision,
+                "examples": len(data),
+                "spread": accuracy.spread(found.rows, metrics, self.plan.recipe.seed),
                 "ingredients": evaluation.ingredients,
             }
             return self.store.commit(out, evaluation.key, record)
 
-    def latency(self, candidates: list[Candidate], spec: LatencySpec) -> list[Measurement]:
-        """Latency, throughput, load time and peak memory of every candidate, each in fresh processes."""
+    def latency(self, candidates: list[Candidate], spec: LatencySpec) -> tuple[list[Measurement], list[Verdict]]:
+        """Latency, throughput, load time and peak memory of every candidate, each in fresh processes.
+
+        Measures until the gates are decided, as far as `spec` allows. A candidate whose process fails does not stop
+        the others: it gets a failed verdict that says why.
+        """
+        failures: dict[str, Verdict] = {}
+
+        def enough(found: Sequence[Measurement]) -> bool:
+            batch = next((int(m.at["batch"]) for m in found if "batch" in m.at), None)
+            asked = [dataclasses.replace(g, batch=g.batch or min(spec.batch)) for g in self.plan.gates]
+            alive = [c for c in candidates if c.name not in failures]
+            return gates.decided(asked, found, alive, self.plan.baseline, batch)
+
+        def failed(name: str, error: OptimizerError) -> None:
+            subject = name.removesuffix(latency.TWIN)
+            self.console.warn(error.message)
+            failures[subject] = Verdict(MEASURABLE, subject, "fail", error.message)
+
         subjects = [
             latency.Subject(c.name, c.target, self.producer.done[str(c.artifact)].artifact, c.options)
             for c in candidates
@@ -126,7 +194,7 @@ class Assessor:
         samples = self.producer.samples(subjects[0].artifact.signature)
         baselines = {c.name: self.plan.baselines[c.name] for c in candidates}
         with self.console.task(f"latency of {len(subjects)} candidates") as advance:
-            return latency.measure(
+            found = latency.measure(
                 subjects,
                 baselines,
                 samples.feeds[0],
@@ -134,7 +202,10 @@ class Assessor:
                 self.plan.recipe.seed,
                 self.plan.machine.digest,
                 advance,
+                enough=enough,
+                failed=failed,
             )
+        return found, list(failures.values())
 
     def size(self, candidates: list[Candidate]) -> list[Measurement]:
         """Artifact sizes, absolute and against the baseline."""
@@ -146,10 +217,10 @@ class Assessor:
             found += memory.size_measurements(name, size, baseline, self.plan.machine.digest)
         return found
 
-    def precision(self, candidate: Candidate) -> Candidate:
+    def precision(self, candidate: Candidate, known: Mapping[str, str]) -> Candidate:
         """The candidate with the precision that really runs, asked of a session where no evaluation has."""
-        if candidate.precision is not None:
-            return candidate
+        if candidate.name in known:
+            return dataclasses.replace(candidate, precision=known[candidate.name])
         target = registry.load("targets", candidate.target)
         options: Any = target.Options.model_validate(candidate.options)
         with target.open(self.producer.done[str(candidate.artifact)].artifact, options) as session:

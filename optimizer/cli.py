@@ -26,8 +26,12 @@ from optimizer.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, OptimizerEr
 COMMANDS = {
     "build": "Build a recipe, or a model with flags; exit 0 only when every gate passed",
     "plan": "Show every step of a build, which are in the store, and for the others what changed",
+    "bench": "Measure any artifacts side by side, without a recipe: latency, throughput, load time, memory",
+    "eval": "Evaluate any artifacts on one data set, without a recipe: accuracy, and paired drops",
+    "compare": "Compare two runs, bundles or a run with a stored baseline; exit 1 when something regressed",
     "report": "Write the report of a run record: HTML, Markdown and JUnit",
     "verify": "Check every byte of a bundle and run its samples; exit 2 with the reason when it must not be used",
+    "explain": "Explain why a candidate is slow or wrong, and what to write into the recipe next",
     "inspect": "Show what a model, an artifact, a bundle, a recipe or a run record holds",
     "init": "Write a commented recipe by looking at a model",
     "list": "List recipes, passes, targets, sources, metrics, layouts, transforms and data cards",

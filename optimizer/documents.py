@@ -72,8 +72,9 @@ def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
             references = owner["properties"]["data"]
             references["additionalProperties"] = {"anyOf": [{"type": "string"}, references["additionalProperties"]]}
     if "MeasureSpec" in defined:
-        latency = defined["MeasureSpec"]["properties"]["latency"]
-        latency["anyOf"] = [*latency["anyOf"], {"const": False}]
+        for name in ("latency", "offline", "server", "sweep"):
+            scenario = defined["MeasureSpec"]["properties"][name]
+            scenario["anyOf"] = [*scenario["anyOf"], {"const": False}]
     return schema
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import assess, bundle, gates, report, schema, transforms
-from optimizer.bundle.runner import RUNNERS
+from optimizer import assess, bundle, choice, gates, report, scenarios, schema, transforms
 from optimizer.console import Console
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.produce import Producer
 from optimizer.store import Store
-from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run
+from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +39,7 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     for step in plan.steps[1:]:
         producer.produce(step)
     candidates = [_located(c, producer) for c in plan.candidates]
-    assessor = assess.Assessor(producer)
-    measurements = assessor.size([c for c in candidates if not c.skipped])
-    if measure:
-        candidates, more = _measure(assessor, candidates)
-        measurements += more
-    verdicts = gates.judge(plan.gates, measurements, candidates, plan.baseline) if measure else []
+    taken = _measure(assess.Assessor(producer), candidates, measure)
     run = Run(
         schema=RUN_SCHEMA,
         version=optimizer.__version__,
@@ -57,14 +51,29 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
         tools=plan.tools(),
         data=tuple(data),
         steps=tuple(producer.done[s.key].record for s in plan.steps),
-        candidates=tuple(candidates),
-        measurements=tuple(measurements),
-        verdicts=tuple(verdicts),
-        warnings=tuple(w for s in plan.steps for w in producer.done[s.key].record.warnings),
+        candidates=tuple(taken.candidates),
+        measurements=tuple(taken.measurements),
+        verdicts=tuple(taken.verdicts),
+        warnings=(*(w for s in plan.steps for w in producer.done[s.key].record.warnings), *taken.notes),
         seconds=time.perf_counter() - start,
-        outcome=gates.outcome(verdicts),
+        outcome=gates.outcome(taken.verdicts),
+        slices=tuple(taken.slices),
+        selection=tuple(taken.selection),
     )
-    return Executed(run, producer)
+    return Executed(_swept(run, producer, start) if measure else run, producer)
+
+
+def _swept(run: Run, producer: Producer, start: float) -> Run:
+    """The run with the best settings of what it would ship; without bundles, of the best per target."""
+    recipe = producer.plan.recipe
+    if recipe.measure.sweep is None:
+        return run
+    which = "best" if recipe.bundle == "none" else str(recipe.bundle)
+    found, remarks = scenarios.settings(producer, choice.chosen(run, which, allow_failed=False))
+    for text in remarks:
+        producer.console.warn(text)
+    warnings = (*run.warnings, *remarks)
+    return dataclasses.replace(run, settings=found, warnings=warnings, seconds=time.perf_counter() - start)
 
 
 def _calibrates(plan: Plan, store: Store) -> bool:
@@ -80,12 +89,71 @@ def _located(candidate: Candidate, producer: Producer) -> Candidate:
     return dataclasses.replace(candidate, path=path, size=artifact.size)
 
 
-def _measure(assessor: assess.Assessor, candidates: list[Candidate]) -> tuple[list[Candidate], list[Measurement]]:
-    candidates, found = assessor.accuracy(candidates)
+@dataclasses.dataclass
+class _Taken:
+    """What measuring adds to a run."""
+
+    candidates: list[Candidate]
+    measurements: list[Measurement]
+    verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    slices: list[Measurement] = dataclasses.field(default_factory=list)
+    selection: list[Measurement] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bool) -> _Taken:
+    """Sizes, and with `measure` accuracy, latency and verdicts; with a `select` split, choose there first."""
+    built = [c for c in candidates if not c.skipped]
+    found = _Taken(candidates, assessor.size(built))
+    if not measure:
+        return found
+    plan = assessor.plan
+    if not plan.selections:
+        accuracy = assessor.accuracy()
+        times, failures, remarks = _timed(assessor, built)
+        found.measurements += accuracy.measurements + times
+        found.verdicts = [*failures, *gates.judge(plan.gates, found.measurements, candidates, plan.baseline)]
+        crowded = choice.crowded(candidates, plan.baseline) if plan.metrics else None
+        found.notes = [*remarks, *([crowded] if crowded else [])]
+    else:
+        found.selection = assessor.selection()
+        times, failures, remarks = _timed(assessor, built)
+        costs, every = found.measurements + times, plan.recipe.bundle == "all"
+        broken = {v.subject for v in failures}
+        able = [c for c in candidates if c.name not in broken]
+        names = choice.selected(plan.gates, [*costs, *found.selection], able, plan.baseline, every)
+        against = {str(plan.baselines[name]) for name in names}
+        plain = {c.name for c in built if plan.baseline in (c.variant, c.name)}
+        accuracy = assessor.accuracy({*names, *against, *plain})
+        found.measurements = costs + accuracy.measurements
+        given = (plan.gates, found.measurements, found.selection, candidates, plan.baseline)
+        found.verdicts = [*failures, *choice.judged(*given, names)]
+        found.notes = [*remarks, *_chosen(built, names, plain)]
+    for note in found.notes:
+        assessor.console.warn(note)
+    found.slices = accuracy.slices
+    found.candidates = [c if c.skipped else assessor.precision(c, accuracy.precisions) for c in candidates]
+    return found
+
+
+def _timed(assessor: assess.Assessor, built: list[Candidate]) -> tuple[list[Measurement], list[Verdict], list[str]]:
+    """Latency and the scenarios under load: numbers, verdicts on those that could not be measured, and remarks."""
     spec = assessor.plan.recipe.measure.latency
-    if spec:
-        found += assessor.latency([c for c in candidates if not c.skipped], spec)
-    return [c if c.skipped else assessor.precision(c) for c in candidates], found
+    times, failures = assessor.latency(built, spec) if spec else ([], [])
+    broken = {v.subject for v in failures}
+    loaded = scenarios.measure(assessor.producer, [c for c in built if c.name not in broken])
+    failures += [Verdict(assess.MEASURABLE, n, "fail", e.message) for n, e in loaded.failures.items()]
+    return times + loaded.measurements, failures, loaded.remarks
+
+
+def _chosen(built: list[Candidate], names: list[str], plain: set[str]) -> list[str]:
+    """Who was chosen on the `select` data, and who was left behind."""
+    settled = {name.rpartition("@")[2] for name in names}
+    left = [c.name for c in built if c.name not in {*names, *plain} and c.target in settled]
+    nothing = sorted({c.target for c in built if c.name not in plain} - settled)
+    others = f"; not chosen, so not evaluated or judged: {', '.join(left)}" if left else ""
+    found = [f"chosen on the select data: {', '.join(names)}{others}"] if names else []
+    return found + [f"nothing for {target} met every gate on the select data" for target in nothing]
 
 
 def write(executed: Executed, out: Path) -> dict[str, Path]:
@@ -100,7 +168,7 @@ def pack(executed: Executed, out: Path, allow_failed: bool = False) -> list[tupl
     """The bundles that the recipe asks for, as (directory, archive) pairs below `out`."""
     producer, run = executed.producer, executed.run
     found = []
-    for candidate in chosen(run, str(producer.plan.recipe.bundle), allow_failed):
+    for candidate in choice.chosen(run, str(producer.plan.recipe.bundle), allow_failed):
         artifact = producer.done[str(candidate.artifact)].artifact
         preprocessing, files = _preprocessing(producer)
         with disk_errors(out), producer.console.task(f"{candidate.name}: bundle"):
@@ -117,39 +185,6 @@ def pack(executed: Executed, out: Path, allow_failed: bool = False) -> list[tupl
                 )
             )
     return found
-
-
-def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
-    """The candidates to bundle: all that may be shipped, or per target the fastest of them.
-
-    Only targets with a runner can be shipped (pytorch refers to the user's own code). A candidate with a gate that
-    did not pass is left out unless `allow_failed`, and so is then its target's baseline: nobody asked for it alone.
-    """
-    if which == "none":
-        return []
-    bad = {v.subject for v in run.verdicts if v.outcome != "pass"}
-    spoilt = {c.target for c in run.candidates if c.name in bad}
-    plain = (run.baseline or "").partition("@")[0]
-    able = [
-        c
-        for c in run.candidates
-        if not c.skipped and c.target in RUNNERS
-        if allow_failed or not (c.name in bad or (c.variant == plain and c.target in spoilt))
-    ]
-    if which == "all":
-        return able
-    targets = list(dict.fromkeys(c.target for c in able))
-    return [min((c for c in able if c.target == t), key=lambda c: _rank(run, c)) for t in targets]
-
-
-def _rank(run: Run, candidate: Candidate) -> tuple[float, int]:
-    """Median latency at the smallest batch, then size: lower is better."""
-    found = [
-        (m.at.get("batch", 1), m.value)
-        for m in run.measurements
-        if (m.subject, m.metric, m.relation) == (candidate.name, "latency.p50", "absolute")
-    ]
-    return (min(found)[1] if found else 0.0, candidate.size or 0)
 
 
 def _preprocessing(producer: Producer) -> tuple[dict[str, Any], dict[str, Path]]:

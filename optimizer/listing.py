@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optimizer import content, recipe, registry, transforms
+from optimizer.chain import extra_of
 from optimizer.dataset import cards
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, missing_extra
+from optimizer.machine import version_of
 from optimizer.registry import Kind
 
 Section = Literal["recipes", "passes", "targets", "sources", "metrics", "layouts", "transforms", "cards"]
@@ -105,6 +107,10 @@ def _plugin(kind: Kind, entry: registry.Entry) -> Item:
     module = registry.load(kind, entry.name)
     summary = first_sentence(module.__doc__).removeprefix(f"{entry.name}: ")
     trouble = module.probe() if kind == "targets" else None
+    lacking = [tool for tool in getattr(module, "TOOLS", ()) if kind == "metrics" and version_of(tool) is None]
+    if lacking:
+        error = missing_extra(lacking[0], extra_of(lacking[0]), "it")
+        trouble = f"{error.message}; {error.hint}"
     return Item(entry.name, origin, summary, trouble, options(module.Options))
 
 

@@ -6,6 +6,7 @@ variants share what they have in common.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +15,14 @@ from pydantic import BaseModel
 
 from optimizer import dataset, fingerprint, gates, registry, schema
 from optimizer import machine as machines
-from optimizer.chain import KEY_LAYOUT, RefusedError, Step, chain
-from optimizer.errors import OptimizerError, unknown
+from optimizer.chain import KEY_LAYOUT, RefusedError, Step, chain, extra_of
+from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import DataSpec, Recipe, Use
-from optimizer.values import Candidate, Machine
+from optimizer.values import Candidate, Machine, Relation
+
+READABLE = {"text": ("text",), "json": ("json", "number")}
+"""Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
+EVALUATION = 2  # raise it when an evaluation keeps other things of each example
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Evaluation:
     """The per-example results of one candidate on the evaluation data, stored like a step."""
 
     candidate: str
+    role: str  # of the data: evaluate, or select
     artifact: str
     options: BaseModel
     ingredients: dict[str, Any]
@@ -49,7 +55,8 @@ class Plan:
     machine: Machine
     steps: tuple[Step, ...]
     candidates: tuple[Candidate, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]  # on the data that the gates are judged on
+    selections: tuple[Evaluation, ...]  # on the data that candidates are chosen on, where the recipe has such
     data: Mapping[str, PlannedData]
     metrics: Mapping[str, tuple[Any, BaseModel]]
     gates: tuple[gates.Gate, ...]
@@ -63,6 +70,18 @@ class Plan:
     def slot(self, step: Step) -> str:
         """The place of a step in this recipe: what it was made of last time is remembered under this name."""
         return f"{self.recipe.name}: {step.label}"
+
+    def precision_slot(self, metric: str) -> str:
+        """Where the width of a metric's paired intervals is remembered, for the next plan on the same data."""
+        return f"{self.recipe.name}: {metric} on {self.data['evaluate'].digest}"
+
+    def limits(self) -> dict[tuple[str, Relation], list[float]]:
+        """(Metric, relation) -> the limits that the gates put on it."""
+        found: dict[tuple[str, Relation], list[float]] = {}
+        for gate in self.gates:
+            if gate.metric in self.metrics:
+                found.setdefault((gate.metric, gate.relation), []).append(gate.threshold)
+        return found
 
     def tools(self) -> dict[str, str]:
         """Versions of every distribution that a step or a target uses."""
@@ -79,6 +98,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     metrics = dict(_metric(use, recipe) for use in recipe.measure.metrics)
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
+    _check_data(data, metrics)
     targets = {use.name: _target(use, recipe) for use in recipe.targets}
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
@@ -91,16 +111,18 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     plain = next((name for name, uses in recipe.variants.items() if not uses), None)
     baseline = recipe.baseline or plain
     baselines = _baselines(baseline, candidates)
+
+    def evaluations(role: str) -> tuple[Evaluation, ...]:
+        built = [c for c in candidates if metrics and role in data and c.skipped is None]
+        return tuple(_evaluation(c, targets[c.target], data[role], metrics, recipe, machine) for c in built)
+
     return Plan(
         recipe=recipe,
         machine=machine,
         steps=tuple(steps.values()),
         candidates=tuple(candidates),
-        evaluations=tuple(
-            _evaluation(c, targets[c.target], data["evaluate"], metrics, recipe, machine)
-            for c in candidates
-            if metrics and c.skipped is None
-        ),
+        evaluations=evaluations("evaluate"),
+        selections=evaluations("select"),
         data=data,
         metrics=metrics,
         gates=_gates(recipe, metrics, any(baselines.values())),
@@ -151,15 +173,56 @@ def _metric(use: Use, recipe: Recipe) -> tuple[str, tuple[Any, BaseModel]]:
     if ":" in name:
         name, options = "python", {"entry": use.name, **options}
     plugin = registry.load("metrics", name)
+    for tool in getattr(plugin, "TOOLS", ()):
+        if machines.version_of(tool) is None:
+            raise missing_extra(tool, extra_of(tool), f"the metric '{name}'")
     parsed = schema.parse(plugin.Options, options, f"recipe '{recipe.name}', metric '{use.name}'", recipe.base)
     return (str(options["entry"]).rpartition(":")[2] if name == "python" else name), (plugin, parsed)
+
+
+def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any, BaseModel]]) -> None:
+    """Labels of a kind that the metrics read, and a choice on other data than its confirmation."""
+    for planned in (data[role] for role in ("evaluate", "select") if role in data):
+        for name, (plugin, _) in metrics.items():
+            kind = getattr(plugin, "LABELS", None)
+            kept = planned.spec.label_as
+            if kind is not None and planned.spec.label is None:
+                raise OptimizerError(
+                    f"the metric '{name}' compares with labels, the data '{planned.name}' has none",
+                    "name the label's column in the data: label: COLUMN",
+                )
+            readable = READABLE.get(str(kind), ("number",))
+            if kind is not None and kept not in readable:
+                raise OptimizerError(
+                    f"the metric '{name}' reads {kind} as labels, the data '{planned.name}' has label_as: {kept}",
+                    f"set label_as: {readable[0]} in the data, or leave the metric out",
+                )
+    if "select" in data and not (metrics and "evaluate" in data):
+        raise OptimizerError(
+            "data has 'select', but no metric to choose by or no 'evaluate' to confirm on",
+            "add measure: {metrics: [...]} and data: {evaluate: ...}, or leave 'select' out",
+        )
+    if "select" in data and _overlap(data["select"], data["evaluate"]):
+        raise OptimizerError(
+            f"the data 'select' and 'evaluate' share examples ({data['select'].name}, {data['evaluate'].name})",
+            "choose on one split and confirm on another (skip, take); leave 'select' out to use one for both",
+        )
+
+
+def _overlap(one: PlannedData, other: PlannedData) -> bool:
+    """Whether two data sets surely share examples: the same, or rows of one source whose ranges meet."""
+    a, b = one.spec, other.spec
+    if a.source != b.source or a.shuffle or b.shuffle:
+        return one.digest == other.digest
+    ends = [math.inf if s.take is None else s.skip + s.take for s in (a, b)]
+    return a.skip < ends[1] and b.skip < ends[0]
 
 
 def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tuple[gates.Gate, ...]:
     parsed = tuple(gates.parse(text) for text in recipe.gates)
     latency = recipe.measure.latency
     facts = {name: _fact(plugin, options) for name, (plugin, options) in metrics.items()}
-    gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [])
+    gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [], _loads(recipe))
     for gate in parsed:
         if gate.relation != "absolute" and not comparable:
             raise OptimizerError(
@@ -167,6 +230,25 @@ def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tupl
             )
         _known(recipe, gate.text, gate.variant, gate.target)
     return parsed
+
+
+def _loads(recipe: Recipe) -> dict[str, str | list[int]]:
+    """Metric of a scenario that the recipe measures -> its batch sizes, or why it will have no value."""
+    offline, server = recipe.measure.offline, recipe.measure.server
+    found: dict[str, str | list[int]] = {"offline.throughput": list(offline.batch)} if offline else {}
+    if server and server.rate is not None:
+        from optimizer.measure import quantiles  # with numpy: most plans do without it
+        from optimizer.measure import server as load
+
+        layout = load.Plan(server.streams, server.seconds, server.restarts)
+        requests = server.restarts * load.requests(server.rate, layout)[0]
+        for percentile in load.PERCENTILES:
+            few = f"{requests} requests ({server.rate:g}/s for {server.seconds:g} s) do not support p{percentile}"
+            least = quantiles.support(percentile)
+            found[f"server.p{percentile}"] = [1] if requests >= least else f"{few}, which needs {least}"
+    if server and server.bound is not None:
+        found["server.rate"] = [1]
+    return found
 
 
 def _fact(plugin: Any, options: BaseModel) -> gates.Fact:
@@ -214,14 +296,20 @@ def _evaluation(
     ingredients = {
         "layout": KEY_LAYOUT,
         "use": "evaluate",
+        "version": EVALUATION,
         "source": candidate.artifact,
         "target": [candidate.target, plugin.VERSION, schema.ingredients(options)],
         "data": data.digest,
         "seed": recipe.seed,
         "batch": recipe.measure.batch,
         "metrics": {name: [m.__name__, schema.ingredients(o)] for name, (m, o) in metrics.items()},
-        "tools": {name: machines.version_of(name) for name in plugin.TOOLS},
+        "slices": data.spec.slices,
+        "tools": {name: machines.version_of(name) for name in (*plugin.TOOLS, *_metric_tools(metrics))},
         "isa": machines.isa_digest(machine),
     }
     key = fingerprint.of_value(ingredients)
-    return Evaluation(candidate.name, str(candidate.artifact), options, ingredients, key)
+    return Evaluation(candidate.name, data.role, str(candidate.artifact), options, ingredients, key)
+
+
+def _metric_tools(metrics: Mapping[str, tuple[Any, BaseModel]]) -> list[str]:
+    return [tool for plugin, _ in metrics.values() for tool in getattr(plugin, "TOOLS", ())]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from optimizer.values import Artifact, Better, Check, QuantScheme, Signature
+from optimizer.values import Artifact, Better, Check, QuantScheme, Signature, Unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,17 @@ Example = Mapping[str, Any]
 """One raw example of a source: column name -> bytes, text, number or array."""
 
 
+Labels = Literal["classes", "numbers", "text", "json", "tokens"]
+"""What kind of label a metric reads."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples that went through the transforms.
 
     `feeds`: input name -> array whose first dimension is `len(labels) * views` samples.
-    `labels`: one per example, or None when the data set has no label.
+    `labels`: one per example, or None when the data set has no label; an array of objects where labels are text,
+    JSON values, or arrays of different shapes.
     `views`: model samples per example (2 for sentence pairs); outputs reshape to (examples, views, ...).
     """
 
@@ -37,6 +42,8 @@ class Batch:
     labels: np.ndarray | None
     indices: np.ndarray
     views: int = 1
+    # Columns that the examples are sliced by, one number or text per example.
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Dataset(Protocol):
@@ -55,7 +62,12 @@ class Dataset(Protocol):
 
 
 class Session(Protocol):
-    """A model ready to run. `precision` says what really runs, in the runtime's own words."""
+    """A model ready to run. `precision` says what really runs, in the runtime's own words.
+
+    Optional: `fork() -> Session`, another caller of the same opened model, to be run by a thread of its own beside
+    the first: the object itself where the runtime lets threads share it. It holds no resources of its own and needs
+    no closing. A session without it serves one caller at a time.
+    """
 
     @property
     def signature(self) -> Signature: ...
@@ -113,6 +125,8 @@ class Target(Pass, Protocol):
     """A runtime: compiles an artifact to the files it loads, and opens them.
 
     Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
+    `side_by_side(options, callers) -> options`, the options under which that many callers of one session run at the
+    same time, where the runtime has to be told when it opens the model.
     """
 
     SCHEME: QuantScheme
@@ -143,11 +157,13 @@ class Metric(Protocol):
     of the same examples by `compare`, whose result is summarized.
 
     Optional: `weighted(rows, counts) -> values` summarizes many bootstrap resamples at once, `counts` (resamples,
-    examples) saying how often each example was drawn; and options named `unit` and `better` take the place of
-    UNIT and BETTER.
+    examples) saying how often each example was drawn; options named `unit` and `better` take the place of UNIT and
+    BETTER; `LABELS`, which kind of label it reads; `SHARE = True`, where rows are 1 or 0 and the summary is their
+    percentage; `FILL`, a number that fills up rows of different lengths; `TOOLS`, the distributions that its rows
+    depend on; `probe() -> str | None`, why it cannot be used here.
     """
 
-    UNIT: str  # "%" (summaries are then in 0..100), or ""
+    UNIT: Unit  # "%": summaries are percentages, and drops are in percentage points
     BETTER: Better
     AGAINST: Literal["labels", "baseline"]
     Options: type[BaseModel]

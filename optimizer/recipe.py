@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, fi
 from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
 from optimizer.schema import Entry, File, Strict
+from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec
 
 
 class Use(Strict):
@@ -79,6 +80,12 @@ class DataSpec(Strict):
     inputs: dict[str, str] = Field({}, description="model input -> column; default: the column of the same name")
     label: str | None = Field(None, description="the label's column")
     labels: list[str] = Field([], description="class names by index")
+    label_as: Literal["number", "text", "json"] = Field(
+        "number", description="text: kept as text (wer); json: text that holds JSON (map)"
+    )
+    slices: list[str] = Field(
+        [], description="columns of the raw examples whose values (numbers: quartiles) are evaluated by themselves"
+    )
     views: int = Field(1, ge=1, description="model samples per example; a column then has a leading axis of this size")
     pad: dict[str, float] = Field({}, description="input -> value used to pad ragged samples to the longest of a batch")
     skip: int = Field(0, ge=0, description="leave out the first examples")
@@ -100,6 +107,7 @@ class DataRef(Strict):
 
     ref: str
     label: str | None = Field(None, description="the label's column, where the reference does not say")
+    slices: list[str] = Field([], description="columns to slice by, beside those that the reference names")
 
 
 def _data_kind(value: Any) -> str:
@@ -114,14 +122,30 @@ DataField: TypeAlias = Annotated[
 ]
 
 
+def _seconds(value: Any) -> Any:
+    """Seconds from `30s`, `2m`, `1.5h`, or a number."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else value
+
+
 class LatencySpec(Strict):
     """How latency is measured: see optimizer/measure/latency.py."""
 
     batch: list[Annotated[int, Field(ge=1)]] = Field([1], description="batch sizes, each measured by itself")
-    seconds: float = Field(10.0, gt=0, description="time budget per candidate and setting, warm-up not counted")
-    restarts: int = Field(4, ge=1, description="fresh processes per candidate")
+    seconds: float = Field(10.0, gt=0, description="most time of counted calls per candidate and setting")
+    restarts: int = Field(4, ge=1, description="fresh processes per candidate before the numbers are looked at")
+    most_restarts: int = Field(12, ge=1, description="fresh processes while a gate or the precision asks for more")
+    precision: float | None = Field(
+        0.05, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
+    )
+    budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+        None, gt=0, description="wall time for all candidates at one setting, e.g. 30s or 2m; then say inconclusive"
+    )
     threads: int = Field(1, ge=1, description="threads each runtime may use")
     dims: dict[str, int] = Field({}, description="sizes of the other free dimensions, e.g. {sequence: 128}")
+    pin: bool = Field(
+        True, description="keep all candidates on the same cores, as many as threads, others after each restart"
+    )
 
 
 def _off(value: Any) -> Any:
@@ -135,6 +159,15 @@ class MeasureSpec(Strict):
     latency: Annotated[LatencySpec | None, BeforeValidator(_off)] = Field(
         LatencySpec(), description="false: latency is not measured"
     )
+    offline: Annotated[OfflineSpec | None, BeforeValidator(_off)] = Field(
+        None, description="throughput of several callers at once"
+    )
+    server: Annotated[ServerSpec | None, BeforeValidator(_off)] = Field(
+        None, description="latency under random arrivals, and the highest rate that holds a bound"
+    )
+    sweep: Annotated[SweepSpec | None, BeforeValidator(_off)] = Field(
+        None, description="threads, streams and batch sizes to try; the best go into the bundle"
+    )
     batch: int = Field(32, ge=1, description="batch size for accuracy")
 
 
@@ -145,7 +178,7 @@ class Recipe(Strict):
     name: str = Field("recipe", description="of the run and its bundles; a file's own name where it is absent")
     description: str = Field("", description="one line, shown by optc list")
     model: ModelSpec = Field(description="where the model comes from")
-    data: dict[Literal["calibrate", "evaluate", "train"], DataField] = Field(
+    data: dict[Literal["calibrate", "evaluate", "select", "train"], DataField] = Field(
         {}, description="role -> data set: written out, or card/split, card.yaml#split, or a data file"
     )
     variants: dict[str, list[UseField]] = Field({"fp32": []}, description="name -> steps; no step: the model as it is")
@@ -270,7 +303,7 @@ def relocated(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 PATH_KEYS = {"weights", "file", "hf", "path", "tokenizer"}
-DATA_KEYS = {"calibrate", "evaluate", "train", "ref"}  # a path only when spelt like one, else card/split
+DATA_KEYS = {"calibrate", "evaluate", "select", "train", "ref"}  # a path only when spelt like one, else card/split
 DATA_SUFFIXES = (".yaml", ".yml", ".npz", ".parquet", ".csv", ".tsv")
 
 

@@ -7,7 +7,9 @@ depends on content and never on where a checkout lies.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,9 +19,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
-from optimizer import fingerprint
+from optimizer import __version__, fingerprint
 from optimizer.errors import OptimizerError, suggestion
-from optimizer.values import Run
+from optimizer.values import RUN_SCHEMA, Run
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -232,13 +234,28 @@ def dump_run(run: Run) -> bytes:
 
 
 def load_run(data: bytes, where: str) -> Run:
-    """Read run.json; raises OptimizerError when it is not a Run of this schema."""
+    """Read run.json; raises OptimizerError when it is not a Run of this schema, naming who wrote a newer one."""
     try:
-        return _RUN.validate_json(data)
+        found = _RUN.validate_json(data)
+        _refuse_newer(vars(found), where)
+        return found
     except ValidationError as error:
+        with contextlib.suppress(ValueError):
+            _refuse_newer(json.loads(data), where)
         first = error.errors(include_url=False)[0]
         place = ".".join(str(p) for p in first["loc"])
         raise OptimizerError(
             f"{where} is not a run record that this version reads: {place}: {first['msg']}",
             "make it again with optc build, or use the version of optc that wrote it",
         ) from None
+
+
+def _refuse_newer(document: Any, where: str) -> None:
+    """Raise OptimizerError for a run record of a schema that this version does not know."""
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if isinstance(schema, int) and schema > RUN_SCHEMA:
+        writer = str(document.get("version") or "of a version that it does not state")
+        raise OptimizerError(
+            f"{where} has schema {schema}, written by optc {writer}; this optc {__version__} reads schema {RUN_SCHEMA}",
+            f"update optc to {writer} or later, or make the record again with this one",
+        )

@@ -55,7 +55,7 @@ def labels(found: np.ndarray | None, views: int = 1) -> np.ndarray:
 def class_labels(found: np.ndarray | None, classes: int, views: int = 1) -> np.ndarray:
     """Labels as class indices below `classes`."""
     whole = labels(found, views)
-    if whole.ndim != 1 or (whole != whole.astype(np.int64)).any():
+    if whole.ndim != 1 or whole.dtype.kind not in "biuf" or (whole != whole.astype(np.int64)).any():
         raise OptimizerError(
             "the labels are no class indices", "use a metric for numbers, or name the classes in 'labels'"
         )
@@ -84,7 +84,10 @@ def predictions(outputs: Mapping[str, np.ndarray], name: str | None, examples: i
 
 def pairs(predicted: np.ndarray, found: np.ndarray | None) -> np.ndarray:
     """Rows (prediction, label)."""
-    truth = labels(found).astype(np.float64)
+    truth = labels(found)
+    if truth.dtype.kind not in "biuf":
+        raise OptimizerError("the labels are no numbers", "leave label_as out of the data, or use another metric")
+    truth = truth.astype(np.float64)
     if truth.ndim != 1:
         raise OptimizerError(f"the labels have shape {list(truth.shape)}, not one number per example", "check 'label'")
     return np.stack([predicted, truth], axis=1)

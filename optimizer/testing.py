@@ -17,21 +17,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from optimizer.formats import FORMATS
-from optimizer.protocols import Batch
-from optimizer.values import QuantScheme
+from optimizer.protocols import Batch, Labels
+from optimizer.values import Better, QuantScheme, Unit
 
 if TYPE_CHECKING:
     import numpy as np
 
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
-    "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas",
+    "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
+    "jiwer",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "train")
 
@@ -188,6 +189,8 @@ def _target(module: ModuleType) -> Iterator[str]:
     if getattr(module, "PRODUCES", None) is None:
         yield "PRODUCES is None: a target opens one format"
     yield from _functions(module, {"probe": 0, "open": 2})
+    if hasattr(module, "side_by_side"):
+        yield from _functions(module, {"side_by_side": 2})
     unknown = set(getattr(module, "COMPILE", ())) - set(module.Options.model_fields)
     if unknown:
         yield f"COMPILE names {', '.join(sorted(unknown))}, which are no options"
@@ -198,9 +201,15 @@ def _target(module: ModuleType) -> Iterator[str]:
 
 
 def _metric(module: ModuleType) -> Iterator[str]:
-    for name, allowed in (("UNIT", ("%", "")), ("BETTER", ("higher", "lower")), ("AGAINST", ("labels", "baseline"))):
+    typed = (("UNIT", Unit), ("BETTER", Better), ("AGAINST", Literal["labels", "baseline"]))
+    for name, kind in (*typed, *([("LABELS", Labels)] if hasattr(module, "LABELS") else [])):
+        allowed = get_args(kind)
         if getattr(module, name, None) not in allowed:
             yield f"{name} is not one of {', '.join(map(repr, allowed))}"
+    if not isinstance(getattr(module, "SHARE", False), bool):
+        yield "SHARE is not True or False"
+    if not all(isinstance(tool, str) for tool in getattr(module, "TOOLS", ())):
+        yield "TOOLS is not a tuple of names"
     yield from _functions(module, {"examples": 3, "summarize": 1})
     if getattr(module, "AGAINST", None) == "baseline":
         yield from _functions(module, {"compare": 2})
@@ -217,7 +226,9 @@ def _measured(module: ModuleType, outputs: Mapping[str, np.ndarray], batch: Batc
     if rows.ndim != 2 or len(rows) != count:
         yield f"examples returned shape {list(rows.shape)} for {count} examples, not (examples, k)"
         return
-    if not np.isfinite(rows).all():
+    fill = getattr(module, "FILL", None)
+    filled = np.zeros(rows.shape, bool) if fill is None else (rows == fill) | (np.isnan(rows) & np.isnan(fill))
+    if not np.isfinite(rows[~filled]).all():
         yield "examples returned NaN or infinity"
     if module.AGAINST == "baseline":
         rows = module.compare(rows, rows)
@@ -225,6 +236,8 @@ def _measured(module: ModuleType, outputs: Mapping[str, np.ndarray], batch: Batc
     if not isinstance(whole, float) or not np.isfinite(whole):
         yield f"summarize returned {whole!r}, not a finite float"
         return
+    if getattr(module, "SHARE", False) and not (np.isin(rows, (0, 1)).all() and np.isclose(whole, 100 * rows.mean())):
+        yield "SHARE is True, but rows are not 1 or 0, or the summary is not their percentage"
     if not np.isclose(module.summarize(rows[::-1]), whole):
         yield "summarize depends on the order of the examples"
     if hasattr(module, "weighted"):

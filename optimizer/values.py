@@ -16,6 +16,8 @@ DTYPES = (
 )  # fmt: skip
 
 Better = Literal["higher", "lower"]
+Unit = Literal["%", ""]
+"""What a metric is measured in: a percentage, or a number without a unit."""
 Outcome = Literal["pass", "fail", "inconclusive"]
 Relation = Literal["absolute", "drop", "speedup", "ratio"]
 
@@ -259,12 +261,13 @@ class Setting:
 
     subject: str
     objective: Literal["latency", "throughput"]
-    options: dict[str, Any]  # target options that differ from the candidate's own: threads, streams
+    options: dict[str, Any]  # threads, for throughput streams (callers at once), and what else differs from its own
     batch: int
     value: float
     low: float | None
     high: float | None
     unit: str
+    protocol: dict[str, Any] = field(default_factory=dict)  # n, metric, and every setting that was tried
 
 
 @dataclass(frozen=True)
@@ -317,3 +320,4 @@ class Run:
     slices: tuple[Measurement, ...] = ()  # accuracy of parts of the data; `at` names column and value
     explanations: tuple[Explanation, ...] = ()
     settings: tuple[Setting, ...] = ()  # the best of a sweep, per candidate and objective
+    selection: tuple[Measurement, ...] = ()  # accuracy on the data that candidates were chosen on

@@ -2,8 +2,9 @@
 
 Line by line, JSON on stdin and stdout (the parent's side is `optimizer/measure/process.py`):
 
-    {"target", "artifact", "options", "feeds"}      ->  {"load_ns", "precision", "rss_before"}
+    {"target", "artifact", "options", "feeds", "cores"} ->  {"load_ns", "precision", "rss_before"}
     {"warmup", "seconds", "min_iterations"}         ->  {"times": [ns per call, ...]}
+    {"scenario": "offline" or "server", ...}        ->  see optimizer/measure/load.py
     {}                                              ->  {"peak": bytes}, and the process ends
 
 A fault that the user can mend is answered by {"error", "hint"}; anything else ends the process with a
@@ -28,6 +29,7 @@ from pydantic import TypeAdapter
 
 from optimizer import registry, schema
 from optimizer.errors import OptimizerError
+from optimizer.measure import load
 from optimizer.measure.process import load_feeds
 from optimizer.protocols import Feeds, Session
 from optimizer.values import Artifact
@@ -46,6 +48,8 @@ def main() -> None:
 
 def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> None:
     start = receive()
+    if start.get("cores"):
+        os.sched_setaffinity(0, start["cores"])  # before the runtime starts threads and counts cores
     feeds = load_feeds(Path(start["feeds"]))
     artifact = TypeAdapter(Artifact).validate_python(start["artifact"])
     target = registry.load("targets", start["target"])
@@ -53,11 +57,14 @@ def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> 
     before = peak_rss()
     begin = time.perf_counter_ns()
     with target.open(artifact, options) as session:
-        load = time.perf_counter_ns() - begin
-        reply({"load_ns": load, "precision": session.precision, "rss_before": before})
+        ready = time.perf_counter_ns() - begin
+        reply({"load_ns": ready, "precision": session.precision, "rss_before": before})
         gc.freeze()  # what the runtime's import left behind need not be walked before every block
         while command := receive():
-            reply({"times": time_calls(session, feeds, **command)})
+            if "scenario" in command:
+                reply(load.answer(session, feeds, **command))
+            else:
+                reply({"times": time_calls(session, feeds, **command)})
         reply({"peak": peak_rss()})
 
 

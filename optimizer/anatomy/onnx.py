@@ -64,14 +64,14 @@ def _parameters(graph: Any) -> dict[str, int]:
 
 def _macs(model: Any, sizes: Mapping[str, int]) -> tuple[int | None, tuple[str, ...]]:
     """The sum over all nodes, and the operators that multiply but whose shapes are unknown."""
-    shapes = _shapes(model, sizes)
-    counted = [(_name(node), count(node, shapes)) for node in _nodes(model.graph)]
+    known = shapes(model, sizes)
+    counted = [(_name(node), count(node, known)) for node in _nodes(model.graph)]
     unknown = Counter(name for name, macs in counted if macs is None)
     total = sum(macs or 0 for _, macs in counted)
     return (total if total or not unknown else None), tuple(f"{n} {name}" for name, n in unknown.most_common())
 
 
-def _shapes(model: Any, sizes: Mapping[str, int]) -> dict[str, Shape]:
+def shapes(model: Any, sizes: Mapping[str, int]) -> dict[str, Shape]:
     """The shape of every tensor that shape inference can tell once the free dimensions have sizes."""
     import onnx
 

@@ -11,6 +11,8 @@ from typing import Any
 from optimizer.anatomy.parts import Anatomy, sized
 from optimizer.formats import openvino as openvino_format
 
+MULTIPLY = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+
 
 def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
     """Operators, parameters and multiply-accumulates at the sizes `dims` (1 where it is silent)."""
@@ -30,8 +32,8 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
         operators[kind] += 1
         if kind == "Constant":
             constants[op.get_output_element_type(0).to_string()] += prod(op.get_output_shape(0))
-        elif kind in ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"):
-            macs = _macs(kind, op)
+        elif kind in MULTIPLY:
+            macs = multiplications(op)
             counted += macs or 0
             unknown[kind] += macs is None
     del operators["Constant"]
@@ -46,8 +48,11 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
     )
 
 
-def _macs(kind: str, op: Any) -> int | None:
-    """One operator's count, or None while a shape is still free."""
+def multiplications(op: Any) -> int | None:
+    """One operator's count: 0 for one that does not multiply, None while a shape is still free."""
+    kind = op.get_type_name()
+    if kind not in MULTIPLY:
+        return 0
     ports = [op.get_input_partial_shape(0), op.get_input_partial_shape(1), op.get_output_partial_shape(0)]
     if any(port.is_dynamic for port in ports):
         return None

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from optimizer import schema
 from optimizer.errors import OptimizerError
@@ -35,6 +35,18 @@ class FileRecord(Strict):
     sha256: Sha256
 
 
+class Recommended(Strict):
+    """The runtime options that did best for one objective, in a sweep on the machine of the measurements."""
+
+    objective: Literal["latency", "throughput"]
+    options: dict[str, Any] = Field(description="on top of the runtime's; streams: callers at once")
+    batch: int
+    value: float
+    low: float | None
+    high: float | None
+    unit: str
+
+
 class Runtime(Strict):
     """The library that runs the model, how it was opened, and what it then really ran."""
 
@@ -42,6 +54,13 @@ class Runtime(Strict):
     version: str
     options: dict[str, Any]
     precision: str
+    recommended: tuple[Recommended, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Bundles without a sweep, older ones among them, keep the bytes that their digest was made of.
+        found: dict[str, Any] = serialize(self)
+        return found if self.recommended else {k: v for k, v in found.items() if k != "recommended"}
 
 
 class Environment(Strict):

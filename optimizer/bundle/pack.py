@@ -174,6 +174,7 @@ def _describe(
             version=run.tools.get(distribution) or machine.version_of(distribution) or "unknown",
             options=provenance.portable(chosen.options),
             precision=precision,
+            recommended=provenance.recommended(run, chosen.name),
         ),
         environment=Environment(
             architecture=there.architecture,

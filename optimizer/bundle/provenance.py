@@ -8,6 +8,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
+from optimizer.bundle.manifest import Recommended
 from optimizer.errors import OptimizerError
 from optimizer.values import Artifact, Candidate, Measurement, Run, Verdict
 
@@ -74,6 +75,23 @@ def measurements(run: Run, name: str) -> tuple[Measurement, ...]:
     """The candidate's numbers."""
     own = (m for m in run.measurements if m.subject == name and math.isfinite(m.value))
     return tuple(dataclasses.replace(m, at=portable(m.at), protocol=portable(m.protocol)) for m in own)
+
+
+def recommended(run: Run, name: str) -> tuple[Recommended, ...]:
+    """The settings that did best for the candidate in a sweep, one per objective."""
+    own = [s for s in run.settings if s.subject == name]
+    return tuple(
+        Recommended(
+            objective=s.objective,
+            options=portable(s.options),
+            batch=s.batch,
+            value=s.value,
+            low=s.low,
+            high=s.high,
+            unit=s.unit,
+        )
+        for s in own
+    )
 
 
 def steps(run: Run, chosen: Candidate) -> tuple[dict[str, Any], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from optimizer.bundle.manifest import Manifest
+from optimizer.bundle.manifest import Manifest, Recommended
 from optimizer.console import size
 from optimizer.values import Measurement, Signature, TensorSpec
 
@@ -39,6 +39,7 @@ def readme(manifest: Manifest) -> str:
         f"outputs = model({{{', '.join(f'{t.name!r}: ...' for t in manifest.signature.inputs)}}})",
         "```",
         "",
+        *_recommended(manifest),
         "How raw data becomes these inputs is in `preprocessing.json`.",
         "",
         "## Inputs and outputs",
@@ -89,6 +90,30 @@ def _warning(manifest: Manifest) -> list[str]:
     return [f"**It was packed although these gates did not pass: {gates}.**", ""]
 
 
+def _recommended(manifest: Manifest) -> list[str]:
+    """The settings that did best in the sweep, and how to open the model with them."""
+    found = manifest.runtime.recommended
+    if not found:
+        return []
+    return ["Settings that did best on the machine below:", "", *map(_best, found), ""]
+
+
+def _best(setting: Recommended) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in setting.options.items())
+    interval = (
+        f" ({_digits(setting.low)} to {_digits(setting.high)})" if setting.low is not None and setting.high else ""
+    )
+    return (
+        f'- `load(objective="{setting.objective}")`: {options}, batch {setting.batch}: '
+        f"{_digits(setting.value)} {setting.unit}{interval}" + _callers(setting)
+    )
+
+
+def _callers(setting: Recommended) -> str:
+    streams = setting.options.get("streams", 1)
+    return f"; call it from {streams} threads at once" if streams > 1 else ""
+
+
 def _signature(signature: Signature) -> list[str]:
     rows = [*_rows("input", signature.inputs), *_rows("output", signature.outputs)]
     return _table(["", "name", "dtype", "shape"], rows)
@@ -116,7 +141,11 @@ def _setting(m: Measurement) -> str:
 
 
 def _number(m: Measurement, value: float) -> str:
-    return size(int(value)) if m.unit == "B" else f"{value:.4g} {m.unit}".rstrip()
+    return size(int(value)) if m.unit == "B" else f"{_digits(value)} {m.unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _interval(m: Measurement) -> str:

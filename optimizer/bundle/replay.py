@@ -50,7 +50,7 @@ def replay(manifest: Manifest, folder: Path) -> Replayed:
     given = [samples.read(folder / s.inputs) for s in manifest.samples]
     expected = [samples.read(folder / s.expected) for s in manifest.samples]
     _require_inputs(manifest, given)
-    with plugin.open(_artifact(manifest, folder), options) as session:
+    with plugin.open(artifact(manifest, folder), options) as session:
         found = equivalence.run_all(session, given)
         precision = session.precision
     check = equivalence.compare(expected, found, given, manifest.tolerance, False)
@@ -73,6 +73,7 @@ def _require_inputs(manifest: Manifest, given: Sequence[Feeds]) -> None:
             )
 
 
-def _artifact(manifest: Manifest, folder: Path) -> Artifact:
+def artifact(manifest: Manifest, folder: Path) -> Artifact:
+    """The model of a checked bundle whose files lie in `folder`."""
     size = sum(r.size for name, r in manifest.files.items() if name.startswith("model/"))
     return Artifact(manifest.format, folder / "model", manifest.digest, manifest.digest, manifest.signature, size)

@@ -52,6 +52,19 @@ def verify(path: Path, *, run_samples: bool = True, progress: Advance = lambda d
     return VerifyResult(manifest, seconds, replayed, tuple(findings))
 
 
+def unpack(path: Path, into: Path, progress: Advance = lambda done, total: None) -> tuple[VerifyResult, Path]:
+    """Check every byte of a bundle and make its files readable; returns the folder in which they lie.
+
+    A folder stays where it is, an archive is unpacked into the empty folder `into`. Raises OptimizerError as `verify`.
+    """
+    if not path.exists():
+        raise OptimizerError(f"no such bundle: {path}", "give a bundle's folder or its .tar.gz")
+    start = time.perf_counter()
+    manifest = _check(path, into, progress)
+    found = VerifyResult(manifest, time.perf_counter() - start, None, tuple(_findings(manifest)))
+    return found, path if path.is_dir() else into
+
+
 def _check(path: Path, into: Path | None, progress: Advance) -> Manifest:
     """The manifest of a bundle whose every byte is as packed; an archive is unpacked into `into`, if given."""
     try:

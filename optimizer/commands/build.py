@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 import yaml
 
-from optimizer import execute, recipe, report, schema, shorthand
-from optimizer.commands import console
+from optimizer import execute, recipe, report, resolution, schema, shorthand
+from optimizer.commands import console, options
 from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
-from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, OptimizerError
+from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.store import Store
 from optimizer.values import Run
@@ -54,8 +54,7 @@ def build(
     save: Annotated[Path | None, typer.Option(help="model: also write the recipe that the flags stand for")] = None,
 ) -> None:
     """Build a recipe, or a model with flags; exit 0 only when every gate passed."""
-    if inconclusive not in (None, "pass", "fail"):
-        raise OptimizerError(f"--inconclusive {inconclusive}: unknown", "use pass or fail")
+    counted_as = options.inconclusive(inconclusive)
     screen = console(ctx)
     flags = shorthand.Flags(
         reference, weights, task, input or (), data, evaluate, label, metric or (), target or (), precision or (),
@@ -68,6 +67,8 @@ def build(
     planned = plan(found)
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
+    if measure:
+        _foretell(screen, planned, artifacts)
     with artifacts.in_use():
         done = execute.execute(planned, artifacts, screen, measure)
         paths = execute.write(done, folder)
@@ -76,7 +77,15 @@ def build(
         screen.print(schema.dump_run(done.run).decode())
     else:
         _summary(screen, planned, done.run, paths, bundles)
-    raise typer.Exit(_exit_code(done.run, inconclusive))
+    raise typer.Exit(options.exit_code([v.outcome for v in done.run.verdicts], counted_as))
+
+
+def _foretell(screen: Console, planned: Plan, store: Store) -> None:
+    """What the data can resolve, before it is measured."""
+    for found in resolution.foretell(planned, store):
+        screen.info(f"gate '{found.gate}': {found}")
+        if found.warning:
+            screen.warn(found.warning)
 
 
 def _recipe(flags: shorthand.Flags, save: Path | None) -> recipe.Recipe:
@@ -109,24 +118,20 @@ def _summary(
     for candidate in run.candidates:
         if candidate.skipped:
             screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
+    for line in report.loads(run):
+        screen.print(line)
     for verdict in run.verdicts:
         colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
         screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")
     if planned.gates and not run.verdicts:
         screen.print("gates not judged: --no-measure")
     screen.print(report.verdict_sentence(run))
+    slice_line = report.worst_slice(run)
+    if slice_line:
+        screen.print(slice_line)
     reused = sum(step.cached for step in run.steps)
     screen.print(f"steps    {len(run.steps)} ({reused} reused)  {duration(run.seconds)}")
     for name, path in paths.items():
         screen.print(f"{name:8} {path}")
     for _, archive in bundles:
         screen.print(f"bundle   {archive}")
-
-
-def _exit_code(run: Run, inconclusive: str | None) -> int:
-    outcomes = {v.outcome for v in run.verdicts}
-    if inconclusive:
-        outcomes = {inconclusive if o == "inconclusive" else o for o in outcomes}  # type: ignore[misc]  # checked above
-    if "fail" in outcomes:
-        return EXIT_GATE_FAILED
-    return EXIT_INCONCLUSIVE if "inconclusive" in outcomes else EXIT_OK

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from optimizer import fingerprint, recipe
+from optimizer import fingerprint, recipe, resolution
 from optimizer.chain import Step
 from optimizer.commands import console
 from optimizer.console import Console, table
@@ -66,8 +67,12 @@ def _show(screen: Console, planned: Plan, store: Store) -> None:
     screen.print()
     hits = sum(text == "in the store" for text in why.values())
     screen.print(f"{len(why)} steps: {hits} in the store, {len(why) - hits} to build; gates: {len(planned.gates)}")
+    told = {found.gate: found for found in resolution.foretell(planned, store)}
     for gate in planned.gates:
-        screen.print(f"gate  {gate.text}")
+        screen.print(f"gate  {gate.text}" + (f"  [{told[gate.text]}]" if gate.text in told else ""))
+    for found in told.values():
+        if found.warning:
+            screen.warn(found.warning)
 
 
 def _evaluation(stored: bool | None) -> str:
@@ -96,4 +101,5 @@ def _document(planned: Plan, store: Store) -> dict[str, Any]:
         ],
         "data": {role: {"name": d.name, "digest": d.digest} for role, d in planned.data.items()},
         "gates": [gate.text for gate in planned.gates],
+        "resolution": [{**asdict(r), "warning": r.warning} for r in resolution.foretell(planned, store)],
     }

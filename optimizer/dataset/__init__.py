@@ -1,13 +1,13 @@
 """Data sets: from a reference to a specification, its digest, batches of model inputs, and a check of them.
 
-`resolve` and `digest` import nothing heavy, since planning calls them; `open` and `check` need numpy.
+`resolve`, `digest` and `count` serve planning and open no more than they must; `open` and `check` read examples.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.dataset.cards import digest, resolve
+from optimizer.dataset.cards import count, digest, resolve
 
 if TYPE_CHECKING:
     from optimizer.dataset.stream import Stream
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optimizer.recipe import DataSpec
     from optimizer.values import Signature
 
-__all__ = ["check", "digest", "open", "resolve"]
+__all__ = ["check", "count", "digest", "open", "resolve"]
 
 
 def open(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> Stream:

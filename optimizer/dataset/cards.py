@@ -28,7 +28,8 @@ def resolve(ref: DataSpec | DataRef, base: Path) -> DataSpec:
     if isinstance(ref, DataSpec):
         return _settled(ref, "data", base)
     found = _referenced(ref.ref, base)
-    return found.model_copy(update={"label": ref.label}) if ref.label else found
+    slices = [*found.slices, *(name for name in ref.slices if name not in found.slices)]
+    return found.model_copy(update={"label": ref.label or found.label, "slices": slices})
 
 
 def _referenced(reference: str, base: Path) -> DataSpec:
@@ -60,8 +61,18 @@ def digest(spec: DataSpec) -> str:
             **spec.model_dump(
                 mode="json", include={"inputs", "label", "labels", "views", "pad", "skip", "take", "shuffle"}
             ),
+            **({"label_as": spec.label_as} if spec.label_as != "number" else {}),
         }
     )
+
+
+def count(spec: DataSpec) -> int | None:
+    """How many examples a resolved specification has; None where only user code knows."""
+    if spec.source.name not in registry.BUILT_IN["sources"] or spec.source.name == "python":
+        return None
+    total = len(registry.load("sources", spec.source.name).open(source_options(spec)))
+    left = max(total - spec.skip, 0)
+    return left if spec.take is None else min(left, spec.take)
 
 
 def source_options(spec: DataSpec) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,13 +57,17 @@ class Stream:
     def _batch(self, indices: np.ndarray) -> Batch:
         samples: list[list[np.ndarray]] = [[] for _ in self.feeds]
         labels: list[Any] = []
+        columns: dict[str, list[float | str]] = {name: [] for name in self.spec.slices}
         for index in indices.tolist():
-            example = self.example(index)
             try:
+                raw = self.rows[index]
+                example = transforms.apply(self.steps, raw)
                 for found, feed in zip(samples, self.feeds, strict=True):
                     found.append(feed.sample(example))
                 if self.spec.label is not None:
-                    labels.append(_label(example, self.spec.label, self.spec.labels))
+                    labels.append(_label(example, self.spec.label, self.spec))
+                for name, values in columns.items():
+                    values.append(_sliced(raw, name))
             except OptimizerError as error:
                 raise OptimizerError(f"data '{self.name}', example {index}: {error.message}", error.hint) from None
         try:
@@ -71,7 +76,8 @@ class Stream:
         except OptimizerError as error:
             place = f"data '{self.name}', examples {indices[0]} to {indices[-1]}"
             raise OptimizerError(f"{place}: {error.message}", error.hint) from None
-        return Batch(feeds, np.asarray(labels) if self.spec.label is not None else None, indices, self.spec.views)
+        known = _array(labels) if self.spec.label is not None else None
+        return Batch(feeds, known, indices, self.spec.views, {name: _column(v) for name, v in columns.items()})
 
 
 def open_stream(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> Stream:
@@ -102,11 +108,44 @@ def _order(spec: DataSpec, total: int, seed: int) -> np.ndarray:
     return order[: spec.take]
 
 
-def _label(example: Example, column: str, names: list[str]) -> Any:
-    """The label as a number: an index into `names` where there are names."""
+def _sliced(raw: Example, column: str) -> float | str:
+    """The value of a column that the data is sliced by: a number, or text."""
+    if column not in raw:
+        raise unknown("slice column", column, list(raw))
+    value = raw[column]
+    if value is None or isinstance(value, str):
+        return value or ""
+    array = np.asarray(value)
+    if isinstance(value, bytes) or array.size != 1 or array.dtype.kind not in "biufU":
+        raise OptimizerError(f"the slice column '{column}' holds no single number or text", "slice by another column")
+    return str(array.item()) if array.dtype.kind == "U" else float(array.item())
+
+
+def _column(values: list[float | str]) -> np.ndarray:
+    """Numbers as float64; text as text, also where numbers stand between."""
+    if all(isinstance(value, float) for value in values):
+        return np.asarray(values, np.float64)
+    return np.asarray([value if isinstance(value, str) else f"{value:g}" for value in values])
+
+
+def _array(labels: list[Any]) -> np.ndarray:
+    """Labels as one array where they are numbers of one shape, else as an array of objects."""
+    plain = [isinstance(label, int | float | np.ndarray) for label in labels]
+    if all(plain) and len({np.shape(label) for label in labels}) <= 1:
+        return np.asarray(labels)
+    found = np.empty(len(labels), object)
+    for place, label in enumerate(labels):  # an assignment of the whole would unpack lists of one length
+        found[place] = label
+    return found
+
+
+def _label(example: Example, column: str, spec: DataSpec) -> Any:
+    """The label as a number (an index into `labels` where there are names), or as `label_as` says."""
     if column not in example:
         raise unknown("label column", column, list(example))
-    value = example[column]
+    value, names = example[column], spec.labels
+    if spec.label_as != "number":
+        return _worded(value, column, spec.label_as)
     if isinstance(value, str):
         return _named(value, column, names)
     array = np.asarray(value)
@@ -120,6 +159,20 @@ def _label(example: Example, column: str, names: list[str]) -> Any:
     return array.item() if array.size == 1 else array
 
 
+def _worded(value: Any, column: str, kind: str) -> Any:
+    """A label that is text, or JSON in text."""
+    if not isinstance(value, str):
+        raise OptimizerError(
+            f"the label (column '{column}') is no text, but label_as: {kind} asks for it", "leave label_as out"
+        )
+    if kind == "text":
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise OptimizerError(f"the label (column '{column}') is not JSON: {error}", "repair the row") from None
+
+
 def _named(value: str, column: str, names: list[str]) -> int:
     if value in names:
         return names.index(value)
@@ -127,5 +180,5 @@ def _named(value: str, column: str, names: list[str]) -> int:
         raise unknown("class", value, names, where=f"the label column '{column}'")
     raise OptimizerError(
         f"the label (column '{column}') is the text '{value[:60]}'",
-        "list the class names in 'labels', or make the column numeric",
+        "list the class names in 'labels', or make the column numeric; label_as: text (wer) or json (map) keeps it",
     )

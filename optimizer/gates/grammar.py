@@ -31,6 +31,8 @@ UNITS: dict[str, tuple[str, float]] = {
 """Spelling -> unit of measurements, and the factor into it."""
 LATENCIES = ("latency.p50", "latency.p90", "latency.p95", "latency.p99")
 
+FAMILIES = ("latency", "throughput", "size", "memory", "load", "cold", "offline", "server")
+"""First words of our own metrics: a name that begins with one of them is no metric of the user's."""
 
 Operator = Literal["<=", "<", ">=", ">"]
 
@@ -48,10 +50,17 @@ TIMED = {
     **dict.fromkeys(LATENCIES, Family("ms", "lower", "speedup")),
     "throughput": Family("1/s", "higher", "ratio"),
     "load.time": Family("ms", "lower", "ratio"),
+    "cold.start": Family("ms", "lower", "ratio"),
     "memory.peak": Family("B", "lower", "ratio"),
 }
 """Metrics that exist when latency is measured."""
-KNOWN = TIMED | {"size": Family("B", "lower", "ratio")}
+LOADED = {
+    "offline.throughput": Family("1/s", "higher", "ratio"),
+    **dict.fromkeys(("server.p50", "server.p90", "server.p99"), Family("ms", "lower", "speedup")),
+    "server.rate": Family("1/s", "higher", "absolute"),
+}
+"""Metrics that exist when the scenario of their first name is measured."""
+KNOWN = TIMED | LOADED | {"size": Family("B", "lower", "ratio")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def parse(text: str) -> Gate:
     relation = _relation(text, metric, found["relation"])
     unit, threshold = _threshold(text, metric, relation, float(found["number"]), found["unit"] or "")
     batch = int(found["batch"]) if found["batch"] else None
-    if batch is not None and metric not in TIMED:
+    if batch is not None and metric not in TIMED and metric != "offline.throughput":
         raise fault(text, f"'{metric}' does not depend on the batch size", "leave 'at batch' out")
     _refuse_direction(text, metric, relation, op)
     return Gate(
@@ -119,7 +128,7 @@ def _metric(text: str, name: str) -> str:
             text, f"'{name}' of what?", f"put the metric before it: '{text.replace(name, f'{whose} {name}', 1)}'"
         )
     root = name.partition(".")[0]
-    if name in KNOWN or root not in ("latency", "throughput", "size", "memory", "load"):
+    if name in KNOWN or root not in FAMILIES:
         return name
     meant = suggestion(name, KNOWN)
     raise fault(text, f"unknown metric '{name}'; available: {', '.join(KNOWN)}", meant and f"did you mean '{meant}'?")
@@ -131,6 +140,8 @@ def _relation(text: str, metric: str, word: str | None) -> Relation:
         return "absolute"
     if word == usual:
         return usual
+    if usual == "absolute":
+        raise fault(text, f"'{metric}' is not compared with a baseline", f"leave '{word}' out")
     if word in ("drop", "speedup", "ratio"):
         raise fault(text, f"'{metric}' has no {word}", f"compare it with the baseline by '{metric} {usual}'")
     meant = suggestion(word, ("drop", "speedup", "ratio"))

@@ -6,8 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from optimizer.gates.grammar import KNOWN, LATENCIES, TIMED, Gate
+from optimizer.gates.family import Evidence, family, sentence
+from optimizer.gates.grammar import KNOWN, LATENCIES, LOADED, TIMED, Gate
 from optimizer.values import Candidate, Measurement, Outcome, Verdict
+
+DOUBT = (
+    "Alone it would pass, but of several candidates tried on the same data the luckiest looks better than it is: the "
+    "corrected p is not below 0.025. Evaluate on more examples, try fewer candidates, or choose on other data (select)."
+)
 
 
 def judge(
@@ -24,11 +30,25 @@ def judge(
     verdicts: list[Verdict] = []
     for gate in gates:
         subjects = _subjects(gate, candidates, baseline)
-        verdicts += [_verdict(gate, candidate, measurements) for candidate in subjects]
+        found = [_pick(gate, c.name, measurements) if c.skipped is None else None for c in subjects]
+        evidence = family(gate, found)
+        verdicts += [_verdict(gate, *given) for given in zip(subjects, found, evidence, strict=True)]
         if not subjects:
             reason = "No candidate was left to be judged: none was built, or there is only the baseline."
             verdicts.append(Verdict(gate.text, _about(gate), "inconclusive", reason))
     return verdicts
+
+
+def decided(
+    gates: Sequence[Gate],
+    measurements: Sequence[Measurement],
+    candidates: Sequence[Candidate],
+    baseline: str | None,
+    batch: int | None,
+) -> bool:
+    """Whether more measuring at this batch size would settle no timed gate: none of them is inconclusive so far."""
+    asked = [gate for gate in gates if gate.metric in TIMED and gate.batch == batch]
+    return all(v.outcome != "inconclusive" for v in judge(asked, measurements, candidates, baseline))
 
 
 def outcome(verdicts: Iterable[Verdict]) -> Outcome | Literal["not gated"]:
@@ -52,24 +72,30 @@ def _about(gate: Gate) -> str:
     return f"{gate.variant or 'every variant'}{target}"
 
 
-def _verdict(gate: Gate, candidate: Candidate, measurements: Sequence[Measurement]) -> Verdict:
+def _verdict(gate: Gate, candidate: Candidate, found: Measurement | None, evidence: Evidence | None) -> Verdict:
     if candidate.skipped is not None:
         reason = f"{candidate.name} was not built: {candidate.skipped}"
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
-    found = _pick(gate, candidate.name, measurements)
     if found is None:
         return Verdict(gate.text, candidate.name, "inconclusive", _missing(gate, candidate.name))
     if gate.unit not in ("", found.unit):
         reason = f"{gate.metric} is measured in '{found.unit or 'no unit'}', the gate asks for '{gate.unit}'."
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     decided = _decide(gate, found)
-    return Verdict(gate.text, candidate.name, decided, _reason(gate, found, decided))
+    # Holm's correction only ever takes a pass back: a fail that it would doubt keeps a bad candidate out.
+    doubted = decided == "pass" and evidence is not None and not evidence.enough
+    reason = _reason(gate, found, decided, evidence)
+    if doubted:
+        return Verdict(gate.text, candidate.name, "inconclusive", f"{reason} {DOUBT}")
+    return Verdict(gate.text, candidate.name, decided, reason)
 
 
 def _missing(gate: Gate, name: str) -> str:
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
     batch = f" at batch {gate.batch}" if gate.batch is not None else ""
     more = " A high percentile needs many calls: raise measure.latency.seconds." if gate.metric in LATENCIES else ""
+    if gate.metric.startswith("server.p"):
+        more = " A high percentile needs many requests: raise measure.server.seconds."
     against = " or there is no baseline to compare with" if gate.relation != "absolute" else ""
     return f"{what} was not measured for {name}{batch}{against}.{more}"
 
@@ -105,13 +131,15 @@ def _ends(found: Measurement) -> tuple[float, float]:
     return low, high
 
 
-def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
+def _reason(gate: Gate, found: Measurement, decided: Outcome, evidence: Evidence | None) -> str:
     low, high = _ends(found)
     what = gate.metric if gate.relation == "absolute" else f"{gate.metric} {gate.relation}"
-    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else ""
+    batch = f" at batch {found.at['batch']}" if gate.metric in TIMED and "batch" in found.at else _load(gate, found)
     against = f" against {found.against}" if found.against else ""
     exact = found.low is None and found.high is None
-    spread = "exact" if exact else f"95 % interval {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    kind = "bracket" if gate.metric == "server.rate" else "95 % interval"
+    spread = "exact" if exact else f"{kind} {_shown(low, '')} to {_shown(high, found.unit)}, n = {found.n}"
+    spread += f"; {sentence(gate, evidence, _shown(gate.threshold, found.unit))}" if evidence else ""
     limit = f"{gate.op} {_shown(gate.threshold, found.unit)}"
     ending = {
         "pass": f"all of it {limit}",
@@ -119,8 +147,23 @@ def _reason(gate: Gate, found: Measurement, decided: Outcome) -> str:
         "inconclusive": f"the limit {limit} lies within",
     }
     verdict = f"which is {'' if decided == 'pass' else 'not '}{limit}" if exact else ending[decided]
-    sentence = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
-    return sentence if decided != "inconclusive" else f"{sentence} {_advice(gate, found)}"
+    text = f"{what}{batch}{against} is {_shown(found.value, found.unit)} ({spread}), {verdict}."
+    remark = found.protocol.get("remark")
+    text = f"{text} Note: {remark}." if remark else text
+    return text if decided != "inconclusive" else f"{text} {_advice(gate, found)}"
+
+
+def _load(gate: Gate, found: Measurement) -> str:
+    """Under what load a metric of a scenario was taken."""
+    if gate.metric not in LOADED:
+        return ""
+    count = found.at.get("streams", 1)
+    streams = f"{count} stream{'' if count == 1 else 's'}"
+    if gate.metric == "server.rate":
+        bound = f"p{found.protocol.get('percentile')} <= {found.protocol.get('bound_ms', 0):g} ms"
+        return f" with {bound}, {streams},"
+    rate = f" at {found.at['rate']:g}/s" if "rate" in found.at else f" at batch {found.at.get('batch')}"
+    return f"{rate}, {streams},"
 
 
 def _advice(gate: Gate, found: Measurement) -> str:
@@ -128,8 +171,11 @@ def _advice(gate: Gate, found: Measurement) -> str:
     low, high = _ends(found)
     if not all(map(math.isfinite, (low, found.value, high))):
         return "The value is not a finite number: look at the outputs for NaN."
+    if gate.metric in LOADED:
+        scenario = f"measure.{gate.metric.partition('.')[0]}"
+        return f"Measure longer ({scenario}.seconds, restarts) or on a quieter machine."
     if gate.metric in KNOWN:
-        return "Measure longer (measure.latency.seconds, restarts) or on a quieter machine."
+        return "Measure longer (measure.latency: seconds, most_restarts, budget) or on a quieter machine."
     # An interval shrinks with the square root of the number of examples.
     half = max(high - found.value, found.value - low)
     distance = abs(gate.threshold - found.value)
@@ -146,5 +192,5 @@ def _shown(value: float, unit: str) -> str:
         for factor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
             if abs(value) >= factor:
                 return f"{value / factor:.3g} {name}"
-    digits = f"{value:.4g}"
+    digits = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
     return f"{digits} {unit}" if unit not in ("", "x", "%") else f"{digits}{unit}"

@@ -1,64 +1,50 @@
 """Latency, throughput, load time and peak memory of artifacts, each in a process of its own.
 
-For every batch size and restart all subjects are opened in fresh processes, one after the other, and warmed
-up. Then come rounds: in each, every subject runs one block of calls, in an order drawn anew, while the others
-sleep. So a slow spell of the machine meets all of them, and a ratio is taken between blocks of the same round.
-How many calls a block has is decided once per batch size: a time limit per block would count fast spells more.
+Restarts go on until the numbers can answer what was asked (`enough`, `precision`), or until the budget is spent; the
+intervals know how often was looked (`looks.py`). Each baseline is measured beside a twin of itself: how far those two
+lie apart is the noise of this very session, and a speed-up within it is none.
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
-import random
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from optimizer.console import Advance
-from optimizer.errors import OptimizerError
-from optimizer.measure import quantiles
-from optimizer.measure.process import Opened, Subject, Worker, save_feeds
-from optimizer.measure.timings import Taken, View, of_subject
+from optimizer.measure import conditions, looks, quantiles, rounds
+from optimizer.measure.feeds import shape_feeds
+from optimizer.measure.process import Subject, Worker, save_feeds
+from optimizer.measure.rounds import Failed, Launch, Seat, Table
+from optimizer.measure.timings import View, noise_of, of_subject
 from optimizer.protocols import Feeds
 from optimizer.recipe import LatencySpec
-from optimizer.values import Measurement, Signature, TensorSpec
+from optimizer.values import Measurement
 
 __all__ = ["Subject", "measure", "shape_feeds"]
 
-ROUNDS = 10
-MOST_CALLS = 5000
-WARM_UP = 0.2
-"""Share of a restart's time budget that a subject runs, on top, before anything counts."""
-BLOCK_WARM_UP = 0.1
-"""Share of a block's calls that are made, on top, before it counts: others have had the caches meanwhile."""
-FREE_DTYPES = ("string", "bfloat16")  # numpy has no type of that name to convert to
-
-
-class Process(Protocol):
-    """An opened subject: `Worker`, or a stand-in with a clock of its own."""
-
-    opened: Opened
-
-    def run(self, warmup: int, seconds: float, min_iterations: int) -> list[int]: ...
-    def stop(self) -> int: ...
-    def close(self) -> None: ...
-
-
-Launch = Callable[[Subject, Path, int], Process]
+TWIN = " (again)"
+Enough = Callable[[Sequence[Measurement]], bool]
+"""Whether measurements so far answer what is asked of them."""
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """How the calls of one batch size are laid out."""
+class _Task:
+    """What does not change from one batch size to the next."""
 
-    rounds: int
-    calls: Mapping[str, int]  # subject -> calls per block
+    subjects: Sequence[Subject]  # twins included
+    baseline_of: Mapping[str, str | None]
+    spec: LatencySpec
+    seed: int
+    machine: str
+    launch: Launch
+    enough: Enough
+    failed: Failed | None
 
 
 def measure(
@@ -70,168 +56,138 @@ def measure(
     machine_digest: str,
     progress: Advance = lambda done, total: None,
     launch: Launch = Worker,
+    enough: Enough = lambda found: True,
+    failed: Failed | None = None,
 ) -> list[Measurement]:
     """All measurements of all subjects at each batch size of `spec`, ratios against `baseline_of[name]` included.
 
-    `samples` are real inputs, first dimension samples. Raises OptimizerError naming the subject whose process
-    failed or hung, or whose signature does not admit the batch size. No process outlives the call.
+    `samples` are real inputs, first dimension samples. After `spec.restarts` restarts, and again after more, it stops
+    when `enough` says so and every speed-up is known to `spec.precision`; it ends in any case after
+    `spec.most_restarts` or `spec.budget`. A subject whose process fails or hangs is told to `failed` and left out,
+    the others go on; without `failed` the OptimizerError that names it is raised. Raises OptimizerError for a
+    signature that does not admit the batch size. No process outlives the call.
     """
     names = [subject.name for subject in subjects]
-    if len(set(names)) != len(names) or not {b for b in baseline_of.values() if b} <= set(names):
+    baselines = dict.fromkeys(b for b in baseline_of.values() if b)
+    if len(set(names)) != len(names) or not set(baselines) <= set(names):
         raise AssertionError("BUG: subjects need names of their own, and a baseline must be among them")
     batches = list(dict.fromkeys(spec.batch))
     feeds = {(s.name, b): shape_feeds(s.artifact.signature, samples, b, spec.dims) for s in subjects for b in batches}
-    advance = _meter(len(batches) * spec.restarts * len(subjects), progress)
+    twins = [dataclasses.replace(s, name=s.name + TWIN) for s in subjects if s.name in baselines]
+    feeds |= {(s.name, b): feeds[s.name.removesuffix(TWIN), b] for s in twins for b in batches}
+    task = _Task([*subjects, *twins], baseline_of, spec, seed, machine_digest, launch, enough, failed)
+    meter = _Meter(len(batches), spec.most_restarts * len(task.subjects), progress)
     found: list[Measurement] = []
     for batch in batches:
-        before = _load_average()
-        taken, blocks = _take(subjects, {n: feeds[n, batch] for n in names}, batch, spec, seed, launch, advance)
-        protocol = _protocol(spec, seed, blocks, [before, _load_average()])
-        weight = quantiles.weights(spec.restarts, blocks.rounds, seed)
-        for subject in subjects:
-            name, against = subject.name, baseline_of.get(subject.name)
-            at = {"batch": batch, "threads": _threads(subject, spec), **spec.dims}
-            facts = {
-                "shapes": {key: list(array.shape) for key, array in feeds[name, batch].items()},
-                "precision": taken[name].opened[0].precision,
-            }
-            view = View(name, at, protocol | facts, machine_digest)
-            base = (against, taken[against]) if against and against != name else None
-            found += of_subject(view, taken[name], base, weight)
+        found += _at_batch(task, batch, {n: f for (n, b), f in feeds.items() if b == batch}, meter)
+        meter.next_batch()
     return found
 
 
-def shape_feeds(signature: Signature, samples: Feeds, batch: int, dims: Mapping[str, int]) -> Feeds:
-    """Real samples cut, or repeated, to `batch` and to the sizes that `dims` gives to the other free dimensions.
-
-    Raises OptimizerError for a model whose batch size is fixed at another number, for a dimension that the
-    model does not have, and for an input that the samples lack.
-    """
-    symbol = signature.batch_symbol()
-    free = [name for name in signature.symbols() if name != symbol]
-    if unknown := [name for name in dims if name not in free]:
-        raise OptimizerError(
-            f"measure.latency.dims: no free dimension '{unknown[0]}'; available: {', '.join(free) or 'none'}",
-            "the batch size is set by measure.latency.batch" if unknown[0] == symbol else "correct or remove it",
-        )
-    first = signature.inputs[0].shape[:1] if signature.inputs else ()
-    if symbol is None and batch != 1 and first != (batch,):
-        raise OptimizerError(
-            f"measure.latency.batch: the model's shape is fixed ({signature.inputs[0]}), it cannot run {batch} samples",
-            "use [1] for one call as it is, or export the model with a free first dimension",
-        )
-    sizes = {**dims, **({symbol: batch} if symbol else {})}
-    return {tensor.name: _fit(tensor, samples, sizes) for tensor in signature.inputs}
-
-
-def _fit(tensor: TensorSpec, samples: Feeds, sizes: Mapping[str, int]) -> np.ndarray:
-    if tensor.name not in samples:
-        raise OptimizerError(
-            f"no sample for the input '{tensor.name}' ({tensor}); available: {', '.join(samples) or 'none'}",
-            "map a data column to it with data.evaluate.inputs",
-        )
-    array = np.asarray(samples[tensor.name])
-    inner = zip(tensor.shape[1:], array.shape[1:], strict=False)
-    if array.ndim != len(tensor.shape) or 0 in array.shape or any(isinstance(d, int) and d != n for d, n in inner):
-        raise OptimizerError(
-            f"input '{tensor.name}': samples of shape {list(array.shape)} do not fit {tensor}",
-            "check the transforms and the model's inputs",
-        )
-    for axis, dim in enumerate(tensor.shape):
-        size = dim if isinstance(dim, int) else sizes.get(dim, array.shape[axis])
-        if size != array.shape[axis]:
-            array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
-    return np.ascontiguousarray(array if tensor.dtype in FREE_DTYPES else array.astype(tensor.dtype, copy=False))
-
-
-def _take(
-    subjects: Sequence[Subject],
-    feeds: Mapping[str, Feeds],
-    batch: int,
-    spec: LatencySpec,
-    seed: int,
-    launch: Launch,
-    advance: Callable[[float], None],
-) -> tuple[dict[str, Taken], Blocks]:
-    """All restarts of one batch size."""
-    taken = {subject.name: Taken() for subject in subjects}
-    blocks: Blocks | None = None
+def _at_batch(task: _Task, batch: int, feeds: Mapping[str, Feeds], meter: _Meter) -> list[Measurement]:
+    """Restarts at one batch size, until they are enough."""
+    spec, start = task.spec, time.monotonic()
+    goals = looks.goals(spec.restarts, max(spec.restarts, spec.most_restarts))
     with tempfile.TemporaryDirectory(prefix="optc-feeds-") as folder:
-        paths = {s.name: Path(folder) / f"{place}.npz" for place, s in enumerate(subjects)}
-        for name, path in paths.items():
-            save_feeds(feeds[name], path)
-        for restart in range(spec.restarts):
-            order = random.Random(f"{seed}/{batch}/{restart}")  # noqa: S311  # an order, not a secret
-            with ExitStack() as stack:
-                processes: dict[str, Process] = {}
-                for subject in order.sample(subjects, len(subjects)):
-                    process = launch(subject, paths[subject.name], _threads(subject, spec))
-                    processes[subject.name] = stack.enter_context(closing(process))
-                    advance(0.1)
-                pace = {n: _warm_up(p, spec, taken[n], advance) for n, p in processes.items()}
-                blocks = blocks or lay_out(pace, spec)
-                _run_rounds(processes, blocks, order, taken, advance)
-                for name, process in processes.items():
-                    taken[name].opened.append(process.opened)
-                    taken[name].peaks.append(process.stop())
-    return taken, blocks or Blocks(1, {})
+        seats = {}
+        for place, subject in enumerate(task.subjects):
+            path = Path(folder) / f"{place}.npz"
+            save_feeds(feeds[subject.name], path)
+            seats[subject.name] = Seat(subject, path, _threads(subject, spec))
+        seconds = spec.seconds / max(spec.restarts, spec.most_restarts)
+        table = Table(seats, seconds, spec.restarts, f"{task.seed}/{batch}", task.launch, _cores(spec), task.failed)
+        for look, goal in enumerate(goals):
+            spent = False
+            while table.restarts < goal and table.seats and not spent:
+                table.restart(meter.advance)
+                spent = _over_budget(spec, table.restarts, time.monotonic() - start)
+            last = spent or goal == goals[-1] or not table.seats
+            level = looks.level(goals, look, last)
+            found = _numbers(task, table, batch, feeds, {"level": level, "looks": look + 1})
+            stopped = _stopped(task, found, spent, last)
+            if stopped:
+                return [dataclasses.replace(m, protocol=m.protocol | {"stopped": stopped}) for m in found]
+    raise AssertionError("BUG: the last look stops")
 
 
-def _warm_up(process: Process, spec: LatencySpec, taken: Taken, advance: Callable[[float], None]) -> int:
-    """Run a fresh process until it is warm; nanoseconds that a call then takes."""
-    taken.first.append(process.run(0, 0.0, 1)[0])
-    times = process.run(0, WARM_UP * spec.seconds / spec.restarts, 3)
-    advance(0.15)
-    return max(1, int(np.median(times)))
+def _cores(spec: LatencySpec) -> Sequence[int]:
+    """The cores that processes may be kept on; none where the recipe or the system does not want it."""
+    return sorted(os.sched_getaffinity(0)) if spec.pin and hasattr(os, "sched_getaffinity") else ()
 
 
-def lay_out(pace: Mapping[str, int], spec: LatencySpec) -> Blocks:
-    """Rounds and calls per block that spend the time budget, from nanoseconds per call.
-
-    At least three rounds, and so many that all restarts together support a median. A slow subject then takes
-    longer than its budget; the others keep to theirs.
-    """
-    budget = spec.seconds / spec.restarts * 1e9
-    least = max(3, math.ceil(quantiles.support(50) / spec.restarts))
-    rounds = min(max(int(budget // max(pace.values(), default=1)), least), max(ROUNDS, least))
-    calls = {name: min(max(1, int(budget / rounds / ns)), MOST_CALLS) for name, ns in pace.items()}
-    return Blocks(rounds, calls)
+def _over_budget(spec: LatencySpec, restarts: int, seconds: float) -> bool:
+    """Whether another restart would not fit; two are made in any case, since one says nothing of the next."""
+    return spec.budget is not None and restarts >= 2 and seconds * (restarts + 1) / restarts > spec.budget
 
 
-def _run_rounds(
-    processes: Mapping[str, Process],
-    blocks: Blocks,
-    order: random.Random,
-    taken: Mapping[str, Taken],
-    advance: Callable[[float], None],
-) -> None:
-    """One restart: every subject runs one block per round, in an order of its own each round."""
-    for entry in taken.values():
-        entry.blocks.append([])
-    for _ in range(blocks.rounds):
-        for name in order.sample(sorted(processes), len(processes)):
-            calls = blocks.calls[name]
-            times = processes[name].run(math.ceil(BLOCK_WARM_UP * calls), 0.0, calls)
-            taken[name].blocks[-1].append(np.asarray(times))
-            advance(0.75 / blocks.rounds)
+def _stopped(task: _Task, found: Sequence[Measurement], spent: bool, last: bool) -> str | None:
+    """Why no further restart is made, or None."""
+    if task.enough(found) and _precise(found, task.spec.precision):
+        return "decided"
+    return "budget" if spent else "restarts" if last else None
 
 
-def _protocol(spec: LatencySpec, seed: int, blocks: Blocks, load_average: list[float | None]) -> dict[str, Any]:
-    spread = "" if spec.restarts > 1 else "; one restart: the spread between processes is not in it"
+def _precise(found: Sequence[Measurement], precision: float | None) -> bool:
+    """Whether the interval of every speed-up of the median reaches no further than `precision` to either side."""
+    ratios = [m for m in found if (m.metric, m.relation) == ("latency.p50", "speedup")]
+    return precision is None or all(
+        m.low is not None and m.high is not None and max(m.high / m.value, m.value / m.low) <= 1 + precision
+        for m in ratios
+    )
+
+
+def _numbers(
+    task: _Task, table: Table, batch: int, feeds: Mapping[str, Feeds], look: Mapping[str, Any]
+) -> list[Measurement]:
+    """The measurements that the restarts so far allow."""
+    if not table.taken:
+        return []
+    protocol = _protocol(task, table, look)
+    weight = quantiles.weights(table.restarts, table.blocks.rounds, task.seed)
+    drawing = quantiles.Resamples(weight, task.seed, look["level"])
+    views: dict[str, View] = {}
+    for subject in (s for s in task.subjects if s.name in table.taken):
+        facts = {
+            "shapes": {key: list(array.shape) for key, array in feeds[subject.name].items()},
+            "precision": table.taken[subject.name].opened[0].precision,
+        }
+        at = {"batch": batch, "threads": _threads(subject, task.spec), **task.spec.dims}
+        views[subject.name] = View(subject.name, at, protocol | facts, task.machine)
+    noise = {
+        name: noise_of(view, table.taken[name], table.taken[name + TWIN], drawing)
+        for name, view in views.items()
+        if name + TWIN in views
+    }
+    found = list(noise.values())
+    for name, view in views.items():
+        if not name.endswith(TWIN):
+            against = task.baseline_of.get(name)
+            base = (against, table.taken[against]) if against in views and against != name else None
+            near = noise.get(name) or noise.get(against or "")
+            found += of_subject(view, table.taken[name], base, near, drawing)
+    return found
+
+
+def _protocol(task: _Task, table: Table, look: Mapping[str, Any]) -> dict[str, Any]:
+    spec = task.spec
+    spread = "" if table.restarts > 1 else "; one restart: the spread between processes is not in it"
+    several = f" and for {look['looks']} looks at the numbers (level {look['level']:.4f})" if look["looks"] > 1 else ""
     return {
         "boundary": "one call: host arrays in, host arrays out",
         "clock": "time.perf_counter_ns",
         "processes": "a fresh one per subject, restart and batch size; one runs at a time",
+        "cores": "kept on as many cores as threads, the same for all in a restart" if table.cores else "any",
         "interleaved": True,
-        "together_with": sorted(blocks.calls),
-        "order_seed": seed,
-        "restarts": spec.restarts,
-        "rounds": blocks.rounds,
+        "together_with": sorted(table.blocks.calls),
+        "order_seed": task.seed,
+        "restarts": table.restarts,
+        "rounds": table.blocks.rounds,
         "seconds": spec.seconds,
-        "warm_up": {"seconds_per_restart": WARM_UP * spec.seconds / spec.restarts, "share_of_block": BLOCK_WARM_UP},
-        "load_average": load_average,
+        "looks": look["looks"],
+        "conditions": conditions.joined(table.conditions),
+        "warm_up": {"seconds_per_restart": rounds.WARM_UP * table.seconds, "share_of_block": rounds.BLOCK_WARM_UP},
         "interval": f"95 %, bootstrap over restarts and rounds, {quantiles.DRAWS} draws, log scale, widened by "
-        f"Student's t for the number of restarts{spread}",
+        f"Student's t for the number of restarts{several}{spread}",
     }
 
 
@@ -239,21 +195,19 @@ def _threads(subject: Subject, spec: LatencySpec) -> int:
     return int(subject.options.get("threads") or spec.threads)
 
 
-def _load_average() -> float | None:
-    """The one-minute load average, where the system keeps one."""
-    try:
-        return round(os.getloadavg()[0], 2)
-    except OSError:
-        return None
+class _Meter:
+    """Progress in hundredths of one subject's restart; a batch size that needs fewer restarts jumps to its end."""
 
+    def __init__(self, batches: int, each: int, progress: Advance) -> None:
+        self._each, self._total, self._progress = 100 * each, 100 * each * batches, progress
+        self._batch, self._done = 0, 0.0
 
-def _meter(launches: int, progress: Advance) -> Callable[[float], None]:
-    """Progress in hundredths of one subject's restart."""
-    done = 0.0
+    def advance(self, share: float) -> None:
+        self._done += share
+        self._progress(
+            min(self._batch * self._each + min(round(100 * self._done), self._each), self._total), self._total
+        )
 
-    def advance(share: float) -> None:
-        nonlocal done
-        done += share
-        progress(min(round(100 * done), 100 * launches), 100 * launches)
-
-    return advance
+    def next_batch(self) -> None:
+        self._batch, self._done = self._batch + 1, 0.0
+        self._progress(self._batch * self._each, self._total)

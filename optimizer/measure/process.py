@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -46,9 +47,14 @@ class Opened:
 
 
 class Worker:
-    """One subject open in a process of its own; `close` ends it whatever state it is in."""
+    """One subject open in a process of its own; `close` ends it whatever state it is in.
 
-    def __init__(self, subject: Subject, feeds: Path, threads: int, patience: float = PATIENCE) -> None:
+    `cores`: the only ones that the process may use; none: the scheduler chooses.
+    """
+
+    def __init__(
+        self, subject: Subject, feeds: Path, threads: int, cores: Sequence[int] = (), patience: float = PATIENCE
+    ) -> None:
         self._name = subject.name
         self._patience = patience
         self._buffer = b""
@@ -62,7 +68,7 @@ class Worker:
             start_new_session=True,  # ^C reaches the parent alone, which then ends its workers
         )
         try:
-            self.opened = Opened(**self._ask(_introduction(subject, feeds)))
+            self.opened = Opened(**self._ask(_introduction(subject, feeds, cores)))
         except BaseException:
             self.close()
             raise
@@ -75,6 +81,10 @@ class Worker:
         """Nanoseconds per call; see `optimizer.worker.time_calls`."""
         answer = self._ask({"warmup": warmup, "seconds": seconds, "min_iterations": min_iterations})
         return list(answer["times"])
+
+    def load(self, scenario: str, **settings: Any) -> dict[str, Any]:
+        """Put several callers on the session; see `optimizer.measure.load`."""
+        return self._ask({"scenario": scenario, **settings})
 
     def stop(self) -> int:
         """Close the session; the process's peak memory in bytes."""
@@ -140,8 +150,9 @@ def load_feeds(path: Path) -> Feeds:
         return {str(name): stored[f"arr_{place + 1}"] for place, name in enumerate(stored["arr_0"])}
 
 
-def _introduction(subject: Subject, feeds: Path) -> dict[str, Any]:
+def _introduction(subject: Subject, feeds: Path, cores: Sequence[int]) -> dict[str, Any]:
     return {
+        "cores": list(cores),
         "target": subject.target,
         "artifact": TypeAdapter(Artifact).dump_python(subject.artifact, mode="json"),
         "options": subject.options,

@@ -1,75 +1,118 @@
-"""Intervals at 95 %: for a share, for a paired difference of shares, and by bootstrap for everything else."""
+"""Bootstrap intervals and tests (BCa) for any statistic over examples; the score methods for shares beside them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-Z = NormalDist().inv_cdf(0.975)
+from optimizer.measure.shares import LEVEL, NORMAL, Z, critical, mcnemar, tango, unseen, wilson
+
+__all__ = [
+    "RESAMPLES", "Bootstrap", "Summary", "Weighted", "Z", "bootstrap", "draws", "mcnemar", "paired",
+    "standard_error", "tango", "unseen", "wilson",
+]  # fmt: skip
+
 RESAMPLES = 2000
+GROUPS = 400
+"""Groups of the jackknife: acceleration scales so that leaving out groups estimates the same number as leaving out
+single examples, and 400 of them estimate it to about 0.001."""
+TAIL = 5
+"""Resamples that must lie beyond an end for its place to mean something."""
 Summary = Callable[[np.ndarray], float]
 Weighted = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(rows, counts (resamples, examples)) -> one value per resample."""
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Score interval for a share (Wilson 1927, JASA 22:209): honest near 0 and 1, unlike hits/n +- 2 sigma."""
-    share, z2 = hits / n, Z * Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low = 0.0 if hits == 0 else max(0.0, centre - half)
-    high = 1.0 if hits == n else min(1.0, centre + half)
-    return low, high
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """The bootstrap distribution of a statistic, corrected for bias and skewness (BCa: Efron 1987, JASA 82:171).
 
-
-def tango(lost: int, gained: int, n: int) -> tuple[float, float]:
-    """Score interval for a paired difference of shares, (lost - gained) / n (Tango 1998, Stat. Med. 17:891).
-
-    `lost`: examples only the first got right; `gained`: only the second. With no discordant example it is
-    +-z^2/(n + z^2), the two-sided kin of the rule of three: n examples without a change do not prove that
-    there is none. Fagerland et al. 2014 (Stat. Med. 33:2850) recommend it for its coverage.
+    `floor` is the least half-width of a 95 % interval: what n examples cannot see, however alike the resamples are.
     """
-    value = (lost - gained) / n
 
-    def score(delta: float) -> float:
-        return _tango_score(lost, gained, n, delta)
+    value: float
+    replicates: np.ndarray  # sorted
+    n: int
+    bias: float | None  # z0; None where BCa is degenerate, and plain percentiles are used
+    acceleration: float | None
+    floor: float = 0.0
 
-    # The score falls as delta grows and is 0 at the observed value: one crossing on each side.
-    low = -1.0 if lost - gained == -n else _crossing(score, Z, -1.0, value)
-    high = 1.0 if lost - gained == n else _crossing(score, -Z, value, 1.0)
-    return low, high
+    @property
+    def method(self) -> str:
+        """Which interval this is, in the field's terms."""
+        return "BCa bootstrap" if self.bias is not None else "percentile bootstrap"
 
+    def ends(self, level: float = LEVEL) -> tuple[float, float]:
+        """The two-sided interval at a level; tails are widened for small n (see `_widening`)."""
+        z = critical(level)
+        if (1 - level) / 2 * len(self.replicates) < TAIL and level > LEVEL:
+            # So few resamples lie beyond that their places mean little: stretch the 95 % interval instead.
+            low, high = (self.value + (end - self.value) * z / Z for end in self.ends())
+            return low, high
+        low, high = np.quantile(self.replicates, [self._place(-z), self._place(z)])
+        slack = self.floor * z / Z
+        return min(float(low), self.value - slack), max(float(high), self.value + slack)
 
-def mcnemar(lost: int, gained: int) -> float:
-    """Exact two-sided p-value that losses and gains are equally likely (McNemar 1947, binomial form)."""
-    n, least = lost + gained, min(lost, gained)
-    logs = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(least + 1)
-    ]
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+    def p_at_least(self, limit: float) -> float:
+        """One-sided p-value of "the true value is `limit` or more": the tail at which the interval's end meets it.
 
+        Below 0.025 when the upper end of `ends()` lies below the limit. Never below what the number of resamples
+        can show.
+        """
+        count = len(self.replicates)
+        below = (np.searchsorted(self.replicates, limit) + np.searchsorted(self.replicates, limit, "right")) / 2
+        z = NORMAL.inv_cdf((float(below) + 0.5) / (count + 1))
+        if self.bias is not None and self.acceleration is not None:
+            # The levels of `_place`, solved for z: the limit is the end of which interval?
+            shifted = z - self.bias
+            scale = 1 + self.acceleration * shifted
+            z = shifted / scale - self.bias if scale > 0 else math.copysign(10.0, shifted)
+        p = NORMAL.cdf(-z / _widening(self.n))
+        if self.floor:
+            p = max(p, NORMAL.cdf(Z * (self.value - limit) / self.floor))
+        return max(p, 1 / (count + 1)) if self.value < limit else p
 
-def unseen(n: int) -> float:
-    """The largest share of a kind of example that n examples without one cannot exclude (Wilson's upper end at 0).
+    def mirrored(self) -> Bootstrap:
+        """The distribution of the value with its sign turned."""
+        return replace(
+            self,
+            value=-self.value,
+            replicates=-self.replicates[::-1],
+            bias=None if self.bias is None else -self.bias,
+            acceleration=None if self.acceleration is None else -self.acceleration,
+        )
 
-    The rule of three, 3/n (Hanley and Lippman-Hand 1983, JAMA 249:1743), is its one-sided kin.
-    """
-    return Z * Z / (n + Z * Z)
+    def _place(self, z: float) -> float:
+        """Which quantile of the replicates is the end of the interval whose normal quantile is z."""
+        z *= _widening(self.n)
+        if self.bias is None or self.acceleration is None:
+            return NORMAL.cdf(z)
+        scale = 1 - self.acceleration * (self.bias + z)
+        # Beyond the pole of the correction there is no end but the outermost resample.
+        return NORMAL.cdf(self.bias + (self.bias + z) / scale) if scale > 0 else float(z > 0)
 
 
 def bootstrap(
-    rows: np.ndarray, summarize: Summary, seed: int, resamples: int = RESAMPLES, weighted: Weighted | None = None
-) -> tuple[float, float]:
-    """Interval of `summarize(rows)` when examples are drawn again with replacement; same seed, same interval.
+    rows: np.ndarray,
+    summarize: Summary,
+    seed: int,
+    resamples: int = RESAMPLES,
+    weighted: Weighted | None = None,
+    corrected: bool = True,
+) -> Bootstrap:
+    """How `summarize(rows)` varies when examples are drawn again with replacement; same seed, same distribution.
 
-    `weighted` computes many resamples at once, where a metric can. Percentiles are widened for small n
-    (see `_level`). Rows without any spread give the value itself: the caller must add what n cannot see.
+    `weighted` computes many resamples at once, where a metric can. Rows without any spread give the value itself:
+    the caller must add what n cannot see. `corrected` false: plain percentiles instead of BCa.
     """
-    values = np.concatenate([_summaries(rows, c, summarize, weighted) for c in draws(len(rows), resamples, seed)])
-    return _percentiles(values, len(rows))
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        return _summaries(rows, counts, summarize, weighted)
+
+    return _distribution(float(summarize(rows)), values, len(rows), seed, resamples, corrected)
 
 
 def paired(
@@ -79,22 +122,31 @@ def paired(
     seed: int,
     resamples: int = RESAMPLES,
     weighted: Weighted | None = None,
-) -> tuple[float, float]:
-    """Interval of `summarize(baseline) - summarize(rows)`, both on the same examples drawn together.
+    corrected: bool = True,
+) -> Bootstrap:
+    """How `summarize(baseline) - summarize(rows)` varies, both on the same examples drawn together.
 
     Never narrower than what n examples can see: a change in a share `unseen(n)` of all examples may have gone
     unnoticed, and if those turned to noise they would move the value by that share of it.
     """
     if len(baseline) != len(rows):
         raise AssertionError(f"BUG: {len(rows)} rows paired with {len(baseline)}")
-    parts = [
-        _summaries(baseline, c, summarize, weighted) - _summaries(rows, c, summarize, weighted)
-        for c in draws(len(rows), resamples, seed)
-    ]
-    low, high = _percentiles(np.concatenate(parts), len(rows))
-    first = summarize(baseline)
-    value, floor = first - summarize(rows), unseen(len(rows)) * abs(first)
-    return min(low, value - floor), max(high, value + floor)
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        before: np.ndarray = _summaries(baseline, counts, summarize, weighted)
+        drop: np.ndarray = before - _summaries(rows, counts, summarize, weighted)
+        return drop
+
+    first = float(summarize(baseline))
+    floor = unseen(len(rows)) * abs(first)
+    return _distribution(first - float(summarize(rows)), values, len(rows), seed, resamples, corrected, floor)
+
+
+def standard_error(rows: np.ndarray, summarize: Summary, seed: int, weighted: Weighted | None = None) -> float:
+    """Jackknife standard error of `summarize(rows)` (Efron and Tibshirani 1993, chapter 11), by groups."""
+    left_out = _jackknife(lambda counts: _summaries(rows, counts, summarize, weighted), len(rows), seed)
+    groups = len(left_out)
+    return float(math.sqrt((groups - 1) / groups * np.sum((left_out - left_out.mean()) ** 2)))
 
 
 def draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -108,47 +160,71 @@ def draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
+def _distribution(
+    value: float,
+    values: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    seed: int,
+    resamples: int,
+    corrected: bool,
+    floor: float = 0.0,
+) -> Bootstrap:
+    replicates = np.sort(np.concatenate([values(counts) for counts in draws(n, resamples, seed)]))
+    bias = acceleration = None
+    if corrected:
+        bias = _bias(replicates, value)
+        acceleration = _acceleration(_jackknife(values, n, seed)) if bias is not None else None
+        bias = bias if acceleration is not None else None
+    return Bootstrap(value, replicates, n, bias, acceleration, floor)
+
+
+def _bias(replicates: np.ndarray, value: float) -> float | None:
+    """z0: how far the median of the resamples lies from the value; None where every resample is on one side."""
+    tolerance = 1e-12 * max(abs(value), float(np.abs(replicates).max()))  # sums in another order
+    below = np.count_nonzero(replicates < value - tolerance)
+    ties = np.count_nonzero(np.abs(replicates - value) <= tolerance)
+    share = (below + ties / 2) / len(replicates)
+    return NORMAL.inv_cdf(share) if 0 < share < 1 and ties < len(replicates) else None
+
+
+def _acceleration(left_out: np.ndarray) -> float | None:
+    """a: a sixth of the skewness of the influence of examples; None where nothing has influence."""
+    influence: np.ndarray = left_out.mean() - left_out
+    spread = float(np.sum(influence**2))
+    if spread <= len(left_out) * (1e-12 * float(np.abs(left_out).max(initial=0.0))) ** 2:
+        return None
+    return float(np.sum(influence**3) / (6 * spread**1.5))
+
+
+def _jackknife(values: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> np.ndarray:
+    """The statistic with each group of examples left out, in blocks of bounded memory.
+
+    Up to GROUPS examples every group is one example. Groups are drawn, since examples may be sorted by class.
+    """
+    groups = min(n, GROUPS)
+    member = np.random.default_rng(seed).permutation(n) % groups
+    block = max(1, (1 << 19) // n)
+    parts = [
+        values((member[None, :] != np.arange(start, min(start + block, groups))[:, None]).astype(np.float64))
+        for start in range(0, groups, block)
+    ]
+    return np.concatenate(parts)
+
+
 def _summaries(rows: np.ndarray, counts: np.ndarray, summarize: Summary, weighted: Weighted | None) -> np.ndarray:
     if weighted is not None:
         return weighted(rows, counts)
     return np.array([summarize(np.repeat(rows, c.astype(np.int64), axis=0)) for c in counts])
 
 
-def _percentiles(values: np.ndarray, n: int) -> tuple[float, float]:
-    tail = _level(n)
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+def _widening(n: int) -> float:
+    """Factor on the normal quantile that makes up for small n (Hesterberg 2015, Am. Stat. 69:371).
 
-
-def _level(n: int) -> float:
-    """Tail of the percentile interval, smaller for small n (Hesterberg 2015, Am. Stat. 69:371).
-
-    The bootstrap's spread is too small by sqrt((n - 1) / n), and the normal quantile where t is due.
+    The bootstrap's spread is too small by sqrt((n - 1) / n), and the normal quantile stands where Student's t of
+    n - 1 degrees is due. One factor, that of the 95 % interval, serves every level, so that p-values and
+    intervals are inverses of each other.
     """
     nu = max(n - 1, 1)
     z = Z  # Student's t from the normal quantile, Abramowitz and Stegun 26.7.5
     t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    return NormalDist().cdf(-t * math.sqrt(n / nu))
-
-
-def _tango_score(lost: int, gained: int, n: int, delta: float) -> float:
-    a = 2 * n
-    b = -lost - gained + (2 * n - lost + gained) * delta
-    c = -gained * delta * (1 - delta)
-    q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)  # constrained estimate of the share gained
-    variance = n * (2 * q + delta * (1 - delta))
-    distance = lost - gained - n * delta
-    if variance <= 0:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
-
-
-def _crossing(score: Callable[[float], float], level: float, low: float, high: float) -> float:
-    """Where a falling function meets `level`, by bisection."""
-    for _ in range(80):
-        middle = (low + high) / 2
-        if score(middle) > level:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    return t / z * math.sqrt(n / nu)

@@ -11,11 +11,12 @@ from pydantic import Field
 from optimizer import scores
 from optimizer.protocols import Batch
 from optimizer.schema import Strict
-from optimizer.values import Better
+from optimizer.values import Better, Unit
 
-UNIT = "%"
+UNIT: Unit = "%"
 BETTER: Better = "higher"
 AGAINST: Literal["baseline"] = "baseline"
+SHARE = True
 
 
 class Options(Strict):

@@ -9,13 +9,14 @@ import numpy as np
 from pydantic import Field
 
 from optimizer import scores
-from optimizer.protocols import Batch
+from optimizer.protocols import Batch, Labels
 from optimizer.schema import Strict
-from optimizer.values import Better
+from optimizer.values import Better, Unit
 
-UNIT = "%"
+UNIT: Unit = "%"
 BETTER: Better = "higher"
 AGAINST: Literal["labels"] = "labels"
+LABELS: Labels = "classes"
 REST = -1  # a class that no F1 is computed for
 
 
@@ -43,12 +44,21 @@ def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     predicted, truth = shifted.T
     size = int(shifted.max(initial=0)) + 1
     hit = predicted == truth
-    return np.array([_macro(predicted, truth, hit, weights, size) for weights in counts])
-
-
-def _macro(predicted: np.ndarray, truth: np.ndarray, hit: np.ndarray, weights: np.ndarray, size: int) -> float:
-    both = np.bincount(predicted, weights, size) + np.bincount(truth, weights, size)
-    right = np.bincount(truth[hit], weights[hit], size)
+    both = _totals(predicted, counts, size) + _totals(truth, counts, size)
+    right = _totals(truth[hit], counts[:, hit], size)
+    both, right = both[:, 1:], right[:, 1:]
     occurs = both > 0
-    occurs[0] = False
-    return float(100 * (2 * right[occurs] / both[occurs]).mean()) if occurs.any() else 0.0
+    scored = np.divide(2 * right, both, out=np.zeros_like(both), where=occurs)
+    found: np.ndarray = 100 * scored.sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+    return found
+
+
+def _totals(classes: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """How often each class was drawn in each resample: (resamples, size)."""
+    found = np.zeros((len(counts), size))
+    if len(classes):
+        order = np.argsort(classes, kind="stable")
+        ordered = classes[order]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        found[:, ordered[starts]] = np.add.reduceat(counts[:, order], starts, axis=1)
+    return found

@@ -12,9 +12,9 @@ from optimizer import scores, usercode
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Batch
 from optimizer.schema import Entry, Strict
-from optimizer.values import Better
+from optimizer.values import Better, Unit
 
-UNIT = ""
+UNIT: Unit = ""
 BETTER: Better = "higher"
 AGAINST: Literal["labels"] = "labels"
 

@@ -9,13 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from optimizer import scores
-from optimizer.protocols import Batch
+from optimizer.protocols import Batch, Labels
 from optimizer.schema import Strict
-from optimizer.values import Better
+from optimizer.values import Better, Unit
 
-UNIT = "%"
+UNIT: Unit = "%"
 BETTER: Better = "higher"
 AGAINST: Literal["labels"] = "labels"
+LABELS: Labels = "classes"
+SHARE = True
 
 
 class Options(Strict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from optimizer.values import Candidate, Measurement, Run
 
-RUNNING = ("latency.", "throughput", "memory.", "load.", "offline.", "server.", "cold.")
+RUNNING = ("latency.", "throughput", "memory.", "load.", "cold.", "offline.", "server.")
 """Metrics that depend on how the model is run: they exist once per setting."""
 COSTS = (*RUNNING, "size")
 """Metrics that say what running costs; every other metric says how good the answers are."""

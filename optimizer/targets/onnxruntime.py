@@ -63,7 +63,9 @@ TYPES = {"float": "float32", "double": "float64"}
 class Options(Strict):
     """How the model is run."""
 
-    threads: int | None = Field(None, ge=1, description="threads that one operator may use; default: as measured")
+    threads: int | None = Field(
+        None, ge=1, description="threads that one operator may use, shared by all callers; default: as measured"
+    )
     graph_optimization: Literal["none", "basic", "extended", "all"] = Field(
         "all", description="how far ONNX Runtime rewrites the graph when it loads it"
     )
@@ -144,6 +146,11 @@ class _Loaded:
         if self._profile is None:
             self._end_profile()
         return dict(zip(self._names, found, strict=True))
+
+    def fork(self) -> Session:
+        """The session itself: ONNX Runtime's Run may be called by several threads. The profiled run has to be over."""
+        _ = self.precision
+        return self
 
     def _end_profile(self) -> None:
         self._profile = Path(self._session.end_profiling())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from optimizer import disk, machine
@@ -20,7 +21,6 @@ from optimizer.schema import Strict
 from optimizer.values import Artifact, QuantScheme
 
 if TYPE_CHECKING:
-    import numpy as np
     import openvino
 
 VERSION = 1
@@ -53,6 +53,13 @@ class Options(Strict):
     )
     performance: Literal["latency", "throughput"] = Field("latency", description="OpenVINO's performance hint")
     streams: int | None = Field(None, ge=1, description="inferences that may run side by side; default: by the hint")
+
+
+def side_by_side(options: Options, callers: int) -> Options:
+    """One stream per caller, unless the recipe says how many: callers of the same stream wait for each other."""
+    if options.streams is not None or callers == 1:
+        return options
+    return options.model_copy(update={"streams": callers, "performance": "throughput"})
 
 
 def probe() -> str | None:
@@ -106,7 +113,8 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
     # Without a hint OpenVINO computes in bfloat16 on CPUs that have it, and says nothing.
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": options.performance.upper()}
     if options.threads:
-        config["INFERENCE_NUM_THREADS"] = options.threads
+        # OpenVINO counts the threads of all streams together, and opens no more streams than threads, without a word.
+        config["INFERENCE_NUM_THREADS"] = options.threads * (options.streams or 1)
     if options.streams:
         config["NUM_STREAMS"] = options.streams
     try:
@@ -120,10 +128,11 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
 
 
 class _Compiled:
-    """A compiled model with one inference request."""
+    """A compiled model with one inference request per caller."""
 
     def __init__(self, compiled: openvino.CompiledModel, artifact: Artifact) -> None:
         self.signature = artifact.signature
+        self._artifact = artifact
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._names = [openvino_format.output_name(port) for port in compiled.outputs]
@@ -134,6 +143,13 @@ class _Compiled:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         layers = Counter(kind for kind in map(_layer, self._compiled.get_runtime_model().get_ops()) if kind)
         return describe(layers, hint)
+
+    def fork(self) -> Session:
+        """Another request of the same compiled model."""
+        # The binding sets up its view of numpy at the first array, under a guard that it holds while it waits for
+        # Python's lock: first arrays of two threads at once block each other for ever (openvino 2026.4, pybind11).
+        openvino_format.library().Tensor(np.zeros(1, np.float32))
+        return _Compiled(self._compiled, self._artifact)
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         try:

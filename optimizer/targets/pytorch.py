@@ -76,6 +76,10 @@ class _Eager:
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         return self._model(feeds)
 
+    def fork(self) -> Session:
+        """The module itself: inference mode belongs to a thread, and a forward that keeps no state may overlap."""
+        return self
+
 
 def _dtypes(model: TorchModel) -> str:
     """The floating-point types of the weights, the most common first."""

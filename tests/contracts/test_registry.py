@@ -71,6 +71,9 @@ class Unsound(Strict):
     [
         ({"UNIT": "percent"}, "UNIT is not one of"),
         ({"BETTER": None}, "BETTER is not one of"),
+        ({"UNIT": "pp"}, "UNIT is not one of '%', ''"),
+        ({"LABELS": "words"}, "LABELS is not one of 'classes', 'numbers', 'text', 'json', 'tokens'"),
+        ({"SHARE": "yes"}, "SHARE is not True or False"),
         ({"summarize": None}, "has no function summarize"),
         ({"examples": lambda outputs: outputs}, "examples does not take 3 arguments"),
         ({"Options": None}, "Options is not a pydantic model"),
@@ -91,6 +94,7 @@ def test_the_kit_names_a_broken_metric(members: dict[str, object], fault: str) -
         ({"examples": lambda o, b, p: np.zeros((3, 1))}, "returned shape"),
         ({"examples": lambda o, b, p: np.full((COUNT, 1), np.nan)}, "NaN"),
         ({"summarize": lambda rows: float(rows[0, 0]) + float(rows[-1, 0]) * 2}, "depends on the order"),
+        ({"summarize": lambda rows: float(rows.mean())}, "SHARE is True, but"),
         ({"weighted": lambda rows, counts: counts.sum(axis=1) * 0.0 - 1}, "weighted does not agree"),
     ],
 )

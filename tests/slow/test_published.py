@@ -21,6 +21,7 @@ EXITS = {
     "vision/cifar-resnet56-int8": 0,
     "text/minilm-int8": 0,
     "text/minilm-int8-everything": 1,
+    "text/minilm-int8-explained": 0,
 }
 
 

@@ -219,3 +219,24 @@ def test_too_many_files() -> None:
 
 def test_folders_are_all_parents() -> None:
     assert folders(["a/b/c.txt", "a/d", "e"]) == {"a", "a/b"}
+
+
+BEST = {
+    "objective": "throughput", "options": {"threads": 1, "streams": 2}, "batch": 8, "value": 5.0, "low": 4.0,
+    "high": 6.0, "unit": "1/s",
+}  # fmt: skip
+
+
+def test_a_manifest_without_recommended_settings_keeps_its_bytes() -> None:
+    data = encode(simple())
+    assert b"recommended" not in data  # as before there was such a field
+    assert decode(data, "manifest.json").runtime.recommended == ()
+
+
+def test_recommended_settings_are_read_back_and_sealed() -> None:
+    runtime = _fields()["runtime"] | {"recommended": [BEST]}
+    data = encode(simple(runtime=runtime))
+    (found,) = decode(data, "manifest.json").runtime.recommended
+    assert (found.objective, found.options, found.batch, found.high) == ("throughput", BEST["options"], 8, 6.0)
+    with pytest.raises(OptimizerError, match="altered"):
+        decode(data.replace(b'"value": 5.0', b'"value": 9.0'), "manifest.json")

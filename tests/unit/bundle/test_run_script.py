@@ -16,6 +16,7 @@ from bundle_lab import SAMPLES, packed
 from optimizer.bundle import runner
 from optimizer.bundle.manifest import decode
 from optimizer.errors import OptimizerError
+from optimizer.values import Setting
 
 # Refuses every import that a machine with numpy and the runtime alone could not answer.
 GUARD = """
@@ -125,3 +126,31 @@ def test_a_target_without_runner_lists_those_that_have_one() -> None:
 
 def test_manifest_is_plain_json(folder: Path) -> None:
     assert json.loads((folder / "manifest.json").read_text())["schema"] == 1
+
+
+def test_opens_with_the_settings_that_did_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle_lab.use_target(monkeypatch, bundle_lab.fake_target())
+    made = bundle_lab.artifact(tmp_path / "store")
+    best = Setting("fp32@onnxruntime", "throughput", {"threads": 2, "streams": 3}, 8, 5.0, 4.0, 6.0, "1/s")
+    other = Setting("int8@onnxruntime", "latency", {"threads": 1}, 1, 5.0, 4.0, 6.0, "ms")
+    folder = packed(tmp_path, run=bundle_lab.run(made, settings=(best, other)))[0]
+    readme = (folder / "README.md").read_text()
+    assert '- `load(objective="throughput")`: threads 2, streams 3, batch 8: 5 1/s (4 to 6); call it from 3' in readme
+    assert 'objective="latency"' not in readme
+    done = _python("import run; print(run.settings('throughput'), run.settings())", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{'threads': 2, 'streams': 3} {'threads': 1}"
+    assert _run(folder, "--objective", "throughput").returncode == 0
+    refused = _run(folder, "--objective", "latency")
+    assert refused.returncode == 2
+    assert "no settings are recommended for 'latency'; available: ['throughput']" in refused.stderr
+
+
+def test_several_threads_may_call_it_from_their_first_call_on(folder: Path) -> None:
+    code = (
+        "import run, threading, numpy as np\nmodel = run.load()\n"
+        "x = {'image': np.zeros((2, 4), np.float32)}\nfound = []\n"
+        "ts = [threading.Thread(target=lambda: found.append(model(x)['logits'].shape)) for _ in range(4)]\n"
+        "[t.start() for t in ts]; [t.join() for t in ts]\nprint(found)"
+    )
+    assert _python(code, folder).stdout.strip() == str([(2, 3)] * 4)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from optimizer.execute import chosen
+from optimizer.choice import chosen
 from optimizer.values import Candidate, Machine, Measurement, Run, Verdict
 
 CELLS = [(v, t) for v in ("fp32", "int8") for t in ("pytorch", "onnxruntime", "openvino")]

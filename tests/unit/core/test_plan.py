@@ -177,3 +177,48 @@ def test_a_miss_says_which_ingredient_changed(folder: Path, store: Store) -> Non
     assert reason(after, after.steps[0], store) == "in the store"
     renamed = planned(folder, name="other", export={"opset": 17})
     assert reason(renamed, renamed.steps[1], store) == "to build: never built here"
+
+
+def loaded(folder: Path, gate: str, **measure: Any) -> Plan:
+    return planned(folder, measure={"metrics": ["top1"], **measure}, gates=[gate])
+
+
+def test_gates_on_load_are_checked_against_the_scenarios_of_the_recipe(folder: Path) -> None:
+    found = loaded(folder, "server.p99 <= 20ms", server={"rate": 60, "seconds": 5})
+    assert found.recipe.measure.server is not None
+    loaded(folder, "server.rate >= 10/s", server={"bound": "20ms"})
+    loaded(folder, "offline.throughput ratio >= 1.1x at batch 8", offline={"batch": [1, 8]})
+    with pytest.raises(OptimizerError, match=r"150 requests \(30/s for 5 s\) do not support p99, which needs 299"):
+        loaded(folder, "server.p99 <= 20ms", server={"rate": 30, "seconds": 5})
+    with pytest.raises(OptimizerError, match=r"give measure\.server a bound"):
+        loaded(folder, "server.rate >= 10/s", server={"rate": 30})
+    with pytest.raises(OptimizerError, match=r"add measure\.offline"):
+        loaded(folder, "offline.throughput >= 10/s")
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ({"server": {"bound": 20}}, "write a number with its unit, for example 20ms"),
+        ({"server": {"bound": "0ms"}}, "no answer takes no time"),
+        ({"server": {"bound": "20 parsecs"}}, "write a number with its unit"),
+        ({"server": {"rate": 0}}, "greater than 0"),
+        ({"server": {}}, "give a rate .* a bound .* or both"),
+        ({"server": {"rate": 1, "streams": 0}}, "greater than or equal to 1"),
+        ({"server": {"bound": "1s", "percentile": 100}}, "less than or equal to 99"),
+        ({"offline": {"seconds": 0}}, "greater than 0"),
+        ({"offline": {"batch": []}}, "at least 1 item"),
+        ({"sweep": {"thread": [1]}}, "did you mean 'threads'"),
+    ],
+)
+def test_scenarios_that_cannot_be_meant_are_refused(folder: Path, measure: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptimizerError, match=message):
+        planned(folder, measure={"metrics": ["top1"], **measure})
+
+
+def test_a_bound_is_a_duration(folder: Path) -> None:
+    for text, expected in (("20ms", 20.0), ("0.5 s", 500.0), ("800us", 0.8), (".5ms", 0.5)):
+        server = planned(folder, measure={"metrics": ["top1"], "server": {"bound": text}}).recipe.measure.server
+        assert server is not None
+        assert server.bound_ms == pytest.approx(expected)
+    assert planned(folder, measure={"metrics": ["top1"], "server": False}).recipe.measure.server is None

@@ -15,7 +15,7 @@ from optimizer import dataset
 from optimizer.dataset.stream import Stream
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Dataset
-from optimizer.recipe import DataSpec
+from optimizer.recipe import DataSpec, Use
 from optimizer.values import Signature
 
 VECTOR = signature(x="float32[batch,3]")
@@ -266,3 +266,51 @@ def test_however_batched_the_examples_are_the_same(
     seen = np.concatenate([b.feeds["x"] for b in stream.batches(size, limit)])
     count = min(20, limit or 20, take or 20)
     np.testing.assert_array_equal(seen, np.arange(60, dtype=np.float32).reshape(20, 3)[:count])
+
+
+def _opened(folder: Path, arrays: dict[str, Any], **more: Any) -> Any:
+    np.savez(folder / "d.npz", **arrays)
+    spec = DataSpec(source=Use(name="npz", options={"path": str(folder / "d.npz")}), **more)
+    return dataset.open(dataset.resolve(spec, folder), "d", signature(x="float32[batch,2]"), 0)
+
+
+def test_slice_columns_are_the_raw_values(tmp_path: Path) -> None:
+    x = np.zeros((5, 2), np.float32)
+    arrays = {"x": x, "lang": np.array(["de", "en", "de", "fr", ""]), "age": np.arange(5)}
+    steps = [Use(name="rename", options={"columns": {"lang": "language"}})]
+    found = _opened(tmp_path, arrays, slices=["lang", "age"], transforms=steps)
+    (batch,) = found.batches(5)
+    assert batch.columns["lang"].tolist() == ["de", "en", "de", "fr", ""]
+    assert batch.columns["age"].dtype == np.float64 and batch.columns["age"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_slice_column_must_hold_single_values(tmp_path: Path) -> None:
+    arrays = {"x": np.zeros((5, 2), np.float32), "lang": np.array(["de"] * 5)}
+    with pytest.raises(OptimizerError, match=r"unknown slice column 'lnag'.*lang"):
+        _opened(tmp_path, arrays, slices=["lnag"])
+    with pytest.raises(OptimizerError, match="the slice column 'x' holds no single number or text"):
+        _opened(tmp_path, arrays, slices=["x"])
+
+
+def test_labels_as_text_and_json(tmp_path: Path) -> None:
+    arrays = {"x": np.zeros((2, 2), np.float32), "said": np.array(["hello", "{}"]), "boxes": np.array(["[1]", "[2]"])}
+    (batch,) = _opened(tmp_path, arrays, label="said", label_as="text").batches(2)
+    assert batch.labels.tolist() == ["hello", "{}"]
+    (batch,) = _opened(tmp_path, arrays, label="boxes", label_as="json").batches(2)
+    assert batch.labels.dtype == object and list(batch.labels) == [[1], [2]]
+    with pytest.raises(OptimizerError, match=r"the label .column 'said'. is not JSON"):
+        _opened(tmp_path, arrays, label="said", label_as="json")
+    with pytest.raises(OptimizerError, match="is the text 'hello'") as caught:
+        _opened(tmp_path, arrays, label="said")
+    assert "label_as: text (wer) or json (map) keeps it" in str(caught.value.hint)
+    with pytest.raises(OptimizerError, match="is no text, but label_as: text asks for it"):
+        _opened(tmp_path, {**arrays, "n": np.arange(2)}, label="n", label_as="text")
+
+
+def test_what_is_counted_without_being_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((9, 2)))
+    source = Use(name="npz", options={"path": str(tmp_path / "d.npz")})
+    assert dataset.count(DataSpec(source=source)) == 9
+    assert dataset.count(DataSpec(source=source, skip=4, take=3)) == 3
+    assert dataset.count(DataSpec(source=source, skip=8, take=3)) == 1
+    assert dataset.count(DataSpec(source=Use(name="python", options={}))) is None

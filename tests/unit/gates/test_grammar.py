@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from optimizer.errors import OptimizerError
@@ -120,3 +122,65 @@ def test_check_refuses_what_no_measurement_will_answer(
 def test_a_gate_is_shown_as_it_was_written() -> None:
     assert str(parse(" top1   drop <= 0.5pp ")) == "top1 drop <= 0.5pp"
     assert isinstance(parse("top1 >= 1"), Gate)
+
+
+LOADS = {"offline.throughput": [1, 8], "server.p50": [1], "server.p99": "100 requests do not support p99"}
+
+
+@pytest.mark.parametrize(
+    ("text", "relation", "threshold", "unit"),
+    [
+        ("offline.throughput ratio >= 1.5x", "ratio", 1.5, "x"),
+        ("offline.throughput >= 100/s at batch 8", "absolute", 100.0, "1/s"),
+        ("server.p99 <= 20ms", "absolute", 20.0, "ms"),
+        ("server.p50 speedup >= 2x", "speedup", 2.0, "x"),
+        ("server.rate >= 100/s", "absolute", 100.0, "1/s"),
+    ],
+)
+def test_gates_on_scenarios(text: str, relation: str, threshold: float, unit: str) -> None:
+    gate = parse(text)
+    assert (gate.relation, gate.threshold, gate.unit) == (relation, threshold, unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("server.p95 <= 20ms", "unknown metric 'server.p95'"),
+        ("server.p99 <= 20", "needs a unit"),
+        ("server.rate <= 100/s", "higher is better"),
+        ("server.rate ratio >= 2x", "not compared with a baseline"),
+        ("server.p99 <= 20ms at batch 8", "does not depend on the batch size"),
+        ("offline.throughput speedup >= 2x", "has no speedup"),
+        ("offline.rate >= 1/s", "unknown metric"),
+    ],
+)
+def test_gates_on_scenarios_that_mean_nothing(text: str, message: str) -> None:
+    with pytest.raises(OptimizerError, match=re.escape(message)):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "offline.throughput >= 1/s at batch 4",
+            "no offline throughput is measured at batch 4",
+            "measure.offline.batch",
+        ),
+        ("server.p99 <= 20ms", "do not support p99", "seconds longer"),
+        ("server.p90 <= 20ms", "not measured", "give measure.server a rate"),
+        ("server.rate >= 5/s", "not measured", "give measure.server a bound"),
+    ],
+)
+def test_gates_on_scenarios_that_are_not_measured_name_the_setting(text: str, message: str, hint: str) -> None:
+    with pytest.raises(OptimizerError) as caught:
+        check([parse(text)], FACTS, True, [1], LOADS)
+    assert message in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_gates_on_scenarios_that_are_measured_are_feasible() -> None:
+    check([parse(t) for t in ("offline.throughput >= 1/s at batch 8", "server.p50 <= 1ms")], FACTS, False, [], LOADS)
+    with pytest.raises(OptimizerError, match="not measured") as caught:
+        check([parse("offline.throughput >= 1/s")], FACTS, True, [1])
+    assert "add measure.offline" in str(caught.value.hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ class Lab:
     error: BaseException = field(default_factory=KeyboardInterrupt)
     log: list[tuple[str, ...]] = field(default_factory=list)
     launches: dict[str, int] = field(default_factory=dict)
+    cores: list[tuple[int, ...]] = field(default_factory=list)
     alive: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
-    def launch(self, subject: Subject, feeds: Path, threads: int) -> FakeProcess:
+    def launch(self, subject: Subject, feeds: Path, threads: int, cores: Sequence[int] = ()) -> FakeProcess:
+        self.cores.append(tuple(cores))
         self.event(subject.name, "launch")
         restart = self.launches[subject.name] = self.launches.get(subject.name, -1) + 1
         self.shapes.append(load_feeds(feeds)["x"].shape)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from optimizer.measure import quantiles
+from optimizer.measure.quantiles import Resamples, weights
 
 
 def simulated(rng: np.random.Generator, between: float, shared: np.ndarray) -> np.ndarray:
@@ -25,19 +26,25 @@ def test_no_percentile_that_the_count_cannot_support() -> None:
     assert [quantiles.support(p) for p in (50, 90, 95, 99)] == [10, 29, 59, 299]
 
 
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.9975])
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 30, math.inf])
-def test_student_agrees_with_scipy(freedom: float) -> None:
-    assert quantiles.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=0.004)
+def test_student_agrees_with_scipy(freedom: float, level: float) -> None:
+    assert quantiles.student(freedom, level) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-6)
+
+
+def test_broken_degrees_of_freedom_widen() -> None:
+    assert quantiles.student(3.9) == quantiles.student(3)
+    assert quantiles.student(0.4) == quantiles.student(1)
 
 
 def test_weights_draw_restarts_then_rounds() -> None:
-    weight = quantiles.weights(3, 5, seed=1, draws=500)
+    weight = weights(3, 5, seed=1, draws=500)
     assert weight.shape == (500, 15)
     assert (weight.sum(axis=1) == 15).all()
     per_restart = weight.reshape(500, 3, 5).sum(axis=2)
     assert (per_restart % 5 == 0).all()  # a restart comes whole, as often as it was drawn
     assert (per_restart == 0).any()
-    assert np.array_equal(weight, quantiles.weights(3, 5, seed=1, draws=500))
+    assert np.array_equal(weight, weights(3, 5, seed=1, draws=500))
 
 
 @settings(deadline=None)
@@ -45,7 +52,7 @@ def test_weights_draw_restarts_then_rounds() -> None:
 def test_draws_are_the_weighted_quantile(restarts: int, rounds: int, calls: int, percentile: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     times = rng.integers(1, 50, (restarts, rounds, calls))
-    weight = quantiles.weights(restarts, rounds, seed, draws=7)
+    weight = weights(restarts, rounds, seed, draws=7)
     drawn, center = quantiles.quantile_draws(times, weight, percentile)
     blocks = times.reshape(-1, calls)
     assert center == np.quantile(blocks, percentile / 100, method="inverted_cdf")
@@ -56,7 +63,7 @@ def test_draws_are_the_weighted_quantile(restarts: int, rounds: int, calls: int,
 
 def test_many_distinct_times_are_binned_without_harm() -> None:
     times = np.random.default_rng(0).gamma(2, 1, (4, 10, 2000))
-    weight = quantiles.weights(4, 10, 0)
+    weight = weights(4, 10, 0)
     for percentile in (50, 99):
         _, center = quantiles.quantile_draws(times, weight, percentile)
         assert center == pytest.approx(np.quantile(times, percentile / 100), rel=0.01)
@@ -64,7 +71,7 @@ def test_many_distinct_times_are_binned_without_harm() -> None:
 
 def test_a_ratio_of_equal_times_is_one_without_doubt() -> None:
     times = np.random.default_rng(0).gamma(2, 1, (4, 10, 20))
-    found = quantiles.quantile_ratio(times, times, quantiles.weights(4, 10, 0), 50)
+    found = quantiles.quantile_ratio(times, times, Resamples(weights(4, 10, 0)), 50)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
 
 
@@ -72,7 +79,7 @@ def test_pairing_removes_what_rounds_share() -> None:
     rng = np.random.default_rng(3)
     weather = rng.normal(0, 0.5, (6, 10, 1))
     a, b = (np.exp(weather + rng.normal(0, 0.01, (6, 10, 6))) for _ in range(2))
-    weight = quantiles.weights(6, 10, 0)
+    weight = Resamples(weights(6, 10, 0))
     ratio = quantiles.rate_ratio(a, 2 * b, weight)
     alone = quantiles.rate(a, weight)
     assert ratio.value == pytest.approx(2, rel=0.02)
@@ -87,7 +94,7 @@ def test_the_interval_of_an_a_a_ratio_holds_one(restarts: int, between: float) -
     for run in range(runs):
         weather = rng.normal(0, 0.03, (restarts, 8, 1))
         a, b = simulated(rng, between, weather), simulated(rng, between, weather)
-        found = quantiles.quantile_ratio(a, b, quantiles.weights(restarts, 8, run, draws=400), 50)
+        found = quantiles.quantile_ratio(a, b, Resamples(weights(restarts, 8, run, draws=400)), 50)
         assert found.low <= found.value <= found.high
         held += found.low <= 1 <= found.high
     # 95 % nominal; four standard errors of 120 runs below it
@@ -98,14 +105,14 @@ def test_a_real_difference_is_seen_and_measured() -> None:
     rng = np.random.default_rng(0)
     weather = rng.normal(0, 0.03, (5, 10, 1))
     found = quantiles.quantile_ratio(
-        3 * simulated(rng, 0.01, weather), simulated(rng, 0.01, weather), quantiles.weights(5, 10, 0), 50
+        3 * simulated(rng, 0.01, weather), simulated(rng, 0.01, weather), Resamples(weights(5, 10, 0)), 50
     )
     assert 2.7 < found.low < found.value < found.high < 3.3
 
 
 def test_rate_is_calls_over_their_time() -> None:
     times = np.array([[[1.0, 3.0], [2.0, 2.0]]])
-    assert quantiles.rate(times, quantiles.weights(1, 2, 0)).value == pytest.approx(0.5)
+    assert quantiles.rate(times, Resamples(weights(1, 2, 0))).value == pytest.approx(0.5)
 
 
 def test_one_number_per_restart_gets_students_interval() -> None:

@@ -80,7 +80,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rig\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[optimizer.targets]\nrig = rig_target\n")
     (site / "rig_target.py").write_text(TARGET)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     before = set(psutil.Process().children(recursive=True))
     yield tmp_path
     left = set(psutil.Process().children(recursive=True)) - before
@@ -93,7 +93,7 @@ def rig(**options: Any) -> Subject:
 
 def start(folder: Path, patience: float = 30.0, threads: int = 1, **options: Any) -> Worker:
     save_feeds(shape_feeds(SIGNATURE, SAMPLES, 2, {}), folder / "feeds.npz")
-    return Worker(rig(**options), folder / "feeds.npz", threads, patience)
+    return Worker(rig(**options), folder / "feeds.npz", threads, patience=patience)
 
 
 def test_a_worker_opens_runs_and_reports(plugin: Path) -> None:
@@ -127,6 +127,17 @@ def test_a_worker_that_cannot_open_says_why(plugin: Path, options: dict[str, Any
     assert message in caught.value.message
     assert "int8@rig" in caught.value.message
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on a core")
+def test_a_worker_stays_on_the_cores_it_was_given(plugin: Path) -> None:
+    save_feeds(shape_feeds(SIGNATURE, SAMPLES, 2, {}), plugin / "feeds.npz")
+    core = min(os.sched_getaffinity(0))
+    worker = Worker(rig(), plugin / "feeds.npz", 1, [core])
+    try:
+        assert os.sched_getaffinity(worker.pid) == {core}
+    finally:
+        worker.close()
 
 
 def test_a_worker_that_hangs_is_given_up(plugin: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ sys.exit(main(sys.argv[1:]))
 def optc(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, ",".join(ABSENT), *arguments],
-        capture_output=True, text=True, check=False, timeout=120, env={"OPTC_STORE": str(store), "PATH": ""},
+        capture_output=True, text=True, check=False, timeout=120,
+        env={"OPTC_STORE": str(store), "PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
     )  # fmt: skip
 
 
@@ -82,6 +84,21 @@ def test_models_and_runs_are_shown(tmp_path: Path) -> None:
     done = optc("report", str(tmp_path / "run.json"), store=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").is_file()
+
+
+def test_bundles_and_onnx_files_are_benched_and_compared(tmp_path: Path) -> None:
+    folder, archive = bundle_lab.packed(tmp_path / "made")
+    model = bundle_lab.artifact(tmp_path / "model").path / "model.onnx"
+    quick = ("--seconds", "0.02", "--restarts", "2")
+    done = optc("bench", str(archive), str(model), *quick, "--json", store=tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    run = schema.load_run(done.stdout.encode(), "stdout")
+    assert {m.subject for m in run.measurements if m.metric == "latency.p50"} == {c.name for c in run.candidates}
+    done = optc("compare", str(folder), str(archive), store=tmp_path / "store")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = optc("bench", "net.py:Net", store=tmp_path / "store")
+    assert done.returncode == 2
+    assert "pip install 'optc[torch]'" in done.stderr
 
 
 @pytest.mark.parametrize("document", ["recipe", "card", "run", "manifest"])

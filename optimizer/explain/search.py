@@ -1,0 +1,126 @@
+"""Which layers to leave in float: greedily, the most noise taken away per multiplication that stays in float."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optimizer.explain.proxy import Proxy
+from optimizer.explain.variants import Layer, types
+
+FIXED = 0.02  # share of all multiplications and weights that any choice is taken to cost beside its own
+PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
+LIKELY = 8  # single layers that are tried at each step, the most suspicious first
+USEFUL = 0.02  # part of the noise: a choice that takes less away is none
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers that may be left in float together."""
+
+    names: tuple[str, ...]
+    cost: float  # share of multiplications and weights
+
+
+@dataclass(frozen=True)
+class Found:
+    """The layers left in float, and whether the judge was content."""
+
+    kept: frozenset[str]
+    restored: bool
+    steps: tuple[tuple[str, ...], ...] = ()
+
+
+def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
+    """Selector -> layers: every type with several; where some of them have no weight of their own, also those alone."""
+    found: dict[str, tuple[str, ...]] = {}
+    for op, names in types(layers).items():
+        bare = tuple(layer.name for layer in layers if layer.op == op and not layer.weights)
+        if 1 < len(names) < len(layers):
+            found[f"op:{op}"] = names
+        if 1 < len(bare) < len(names):
+            found[f"/^({'|'.join(map(re.escape, bare))})$/"] = bare
+    return found
+
+
+class Prices:
+    """What leaving layers in float costs: their share of the multiplications, and of the stored weights."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        macs, weights = (sum(sizes) or 1 for sizes in zip(*((la.macs, la.weights) for la in layers), strict=True))
+        self.macs = {layer.name: layer.macs / macs for layer in layers}
+        self.weights = {layer.name: layer.weights / weights for layer in layers}
+        self.types = tuple(groups(layers).values())
+
+    def choice(self, names: Sequence[str]) -> Choice:
+        return Choice(tuple(names), sum(self.macs[name] + self.weights[name] for name in names) / 2)
+
+
+def greedy(
+    layers: Sequence[Layer],
+    suspicion: Mapping[str, float],
+    proxy: Proxy,
+    content: Callable[[frozenset[str]], bool],
+    time_left: Callable[[], bool],
+) -> Found:
+    """Leave more and more in float until `content` says that the metric is restored, then take back what is not needed.
+
+    `suspicion`: layer -> the error when it alone is quantized.
+    """
+    prices = Prices(layers)
+    together = [prices.choice(names) for names in prices.types]
+    kept: frozenset[str] = frozenset()
+    steps: list[tuple[str, ...]] = []
+    while time_left():
+        left = sorted((n for n in suspicion if n not in kept), key=lambda n: -suspicion[n])
+        ranked = [prices.choice(left[:count]) for count in PREFIXES if count <= len(left)]
+        best = _best([*together, *ranked, *(prices.choice([n]) for n in left[:LIKELY])], kept, proxy, time_left)
+        if best is None:
+            break
+        kept |= set(best.names)
+        steps.append(best.names)
+        if content(kept):
+            kept = _smaller(kept, steps, prices, content, time_left)
+            return Found(kept, True, tuple(s for s in steps if set(s) <= kept))
+    return Found(kept, False, tuple(steps))
+
+
+def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left: Callable[[], bool]) -> Choice | None:
+    """The choice that takes away the largest part of the remaining noise for its cost."""
+    now = proxy.error(kept)
+    best, most = None, 0.0
+    if now == 0:
+        return None
+    for choice in open_:
+        if set(choice.names) <= kept:
+            continue
+        if best is not None and not time_left():
+            break
+        after = proxy.error(kept | set(choice.names))
+        part = 1 - after / now if math.isfinite(now) else float(math.isfinite(after))
+        worth = part / (FIXED + choice.cost)
+        if part >= USEFUL and worth > most:
+            best, most = choice, worth
+    return best
+
+
+def _smaller(
+    kept: frozenset[str],
+    steps: Sequence[tuple[str, ...]],
+    prices: Prices,
+    content: Callable[[frozenset[str]], bool],
+    time_left: Callable[[], bool],
+) -> frozenset[str]:
+    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle.
+
+    Types are taken back whole; of layers that only suspicion put together, each by itself.
+    """
+    whole = set(prices.types)
+    units = [unit for names in steps for unit in ([names] if names in whole else [(name,) for name in names])]
+    for names in sorted(units, key=lambda names: -prices.choice(names).cost):
+        without = kept - set(names)
+        if without and time_left() and content(without):
+            kept = without
+    return kept

@@ -1,0 +1,81 @@
+"""What a recipe may say of load: the scenarios offline and server, and the sweep over runtime settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from optimizer.schema import Strict
+
+DURATIONS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def milliseconds(text: str) -> float:
+    """The duration in `20ms`, `0.5s` or `800us`; raises ValueError when it is none, or not above zero."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text)
+    if not found or found[2] not in DURATIONS:
+        raise ValueError("write a number with its unit, for example 20ms, 0.5s or 800us")
+    if float(found[1]) == 0:
+        raise ValueError("no answer takes no time at all; write for example 20ms")
+    return float(found[1]) * DURATIONS[found[2]]
+
+
+def duration_text(value: Any) -> Any:
+    """A duration as it was written, once it is seen to be one."""
+    if value is not None:
+        milliseconds(str(value))
+        return str(value)
+    return None
+
+
+SIZES = Annotated[int, Field(ge=1)]
+DIMS = "sizes of the other free dimensions; default: as for latency"
+
+
+class OfflineSpec(Strict):
+    """Throughput of several callers at once: see optimizer/measure/offline.py."""
+
+    batch: list[SIZES] = Field([1], min_length=1, description="batch sizes, each measured by itself")
+    streams: int = Field(2, ge=1, description="callers at once, each of which sends the next batch without a pause")
+    seconds: float = Field(5.0, gt=0, description="time budget per candidate and batch size, warm-up not counted")
+    restarts: int = Field(3, ge=1, description="fresh processes per candidate")
+    dims: dict[str, int] | None = Field(None, description=DIMS)
+
+
+class ServerSpec(Strict):
+    """Latency under requests that arrive at random: see optimizer/measure/server.py and capacity.py."""
+
+    rate: float | None = Field(None, gt=0, description="requests per second (Poisson) at which latency is measured")
+    bound: Annotated[str | None, BeforeValidator(duration_text)] = Field(
+        None, description="latency that must hold, e.g. 20ms; the highest rate that holds it is searched"
+    )
+    percentile: int = Field(99, ge=50, le=99, description="of the requests, that must be within the bound")
+    streams: int = Field(1, ge=1, description="requests that are served at once")
+    seconds: float = Field(5.0, gt=0, description="length of a run, and of a probe unless its requests need longer")
+    restarts: int = Field(3, ge=1, description="fresh processes per candidate, which share the requests")
+    probes: int = Field(10, ge=5, description="rates tried in search of the highest")
+    dims: dict[str, int] | None = Field(None, description=DIMS)
+
+    @property
+    def bound_ms(self) -> float | None:
+        """The bound in milliseconds."""
+        return None if self.bound is None else milliseconds(self.bound)
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> ServerSpec:
+        if self.rate is None and self.bound is None:
+            raise ValueError("give a rate (requests per second), a bound (for example 20ms), or both")
+        return self
+
+
+class SweepSpec(Strict):
+    """Which runtime settings are tried for what may be shipped: see optimizer/measure/sweep.py."""
+
+    threads: list[SIZES] = Field([1], min_length=1, description="threads that one inference may use")
+    streams: list[SIZES] = Field([1], min_length=1, description="callers at once, for throughput")
+    batch: list[SIZES] = Field([1], min_length=1, description="batch sizes, for throughput; latency is taken at 1")
+    seconds: float = Field(3.0, gt=0, description="time budget per setting, warm-up not counted")
+    restarts: int = Field(4, ge=2, description="fresh processes per setting")
+    dims: dict[str, int] | None = Field(None, description=DIMS)

@@ -1,0 +1,148 @@
+"""References -> subjects ready to be measured: each on its target, with options, under a name of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optimizer import formats, recipe, registry, schema
+from optimizer.console import Console
+from optimizer.errors import OptimizerError
+from optimizer.measure.process import Subject
+from optimizer.plan import plan
+from optimizer.produce import Producer
+from optimizer.protocols import Context, Feeds
+from optimizer.store import Store
+from optimizer.subjects.found import Found, Place, find
+from optimizer.subjects.reference import Reference, parse
+from optimizer.subjects.signatures import carried, named
+from optimizer.values import Artifact
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the things that were named are to be opened."""
+
+    targets: Sequence[str] = ()  # instead of their own, each
+    threads: int | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)  # of a model that does not say them
+    weights: Path | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One subject, and what came with it."""
+
+    subject: Subject  # its name is name@target
+    origin: str  # as it was named
+    candidate: str  # the name under which a run or bundle knows it
+    feeds: tuple[Feeds, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        return self.subject.name.rpartition("@")[0]
+
+
+def open_all(texts: Sequence[str], asked: Asked, store: Store, folder: Path, console: Console) -> list[Opened]:
+    """Everything that `texts` name, on every target that is asked for.
+
+    `folder` is empty and temporary: what has to be unpacked or converted goes there, or into the store. Raises
+    OptimizerError for what does not exist, is damaged, or cannot run on a target.
+    """
+    place = Place(folder, store, console, asked.inputs, asked.weights, asked.task)
+    for target in asked.targets:
+        _usable(target)
+    found = [(r, f) for r in map(parse, texts) for f in find(r, place)]
+    wanted = [
+        (r, f, target)
+        for r, f in found
+        for target in ([r.target] if r.target else list(dict.fromkeys(asked.targets)) or [f.target])
+    ]
+    names = _names(wanted)
+    return [
+        _opened(r, f, target, f"{name}@{target}", asked, place)
+        for (r, f, target), name in zip(wanted, names, strict=True)
+    ]
+
+
+def _names(wanted: Sequence[tuple[Reference, Found, str]]) -> list[str]:
+    """A name for each that is unique on its target: as asked, else its own, else with its folder, else numbered."""
+    many = Counter(text for text, _ in {(r.text, f.candidate) for r, f, _ in wanted})
+    targets = [target for *_, target in wanted]
+    own = [f.name if not r.name else r.name if many[r.text] == 1 else f"{r.name}-{f.name}" for r, f, _ in wanted]
+    count = Counter(zip(own, targets, strict=True))
+    # Candidates that were moved to one target are told apart by the targets that they were built for.
+    fuller = [f"{f.name}-{f.target}" if f.options is not None and f.target != t else f.fuller for _, f, t in wanted]
+    clash = [not r.name and count[name, t] > 1 for name, (r, _, t) in zip(own, wanted, strict=True)]
+    return _numbered([b if c else a for a, b, c in zip(own, fuller, clash, strict=True)], targets)
+
+
+def _numbered(names: Sequence[str], targets: Sequence[str]) -> list[str]:
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for key in zip(names, targets, strict=True):
+        seen[key] += 1
+        found.append(key[0] if seen[key] == 1 else f"{key[0]}-{seen[key]}")
+    return found
+
+
+def _usable(target: str) -> Any:
+    plugin = registry.load("targets", target)
+    reason = plugin.probe()
+    if reason:
+        raise OptimizerError(f"the target '{target}' is not usable here: {reason}", "optc doctor shows all targets")
+    return plugin
+
+
+def _opened(r: Reference, f: Found, target: str, name: str, asked: Asked, place: Place) -> Opened:
+    plugin = _usable(target)
+    options: dict[str, Any]
+    if f.artifact is None:
+        artifact, options = _built(f, target, place)
+    else:
+        recorded = dict(f.options or {}) if target == f.target else {}
+        parsed = schema.parse(plugin.Options, recorded, f"'{r.text}': options of {target}")
+        artifact, options = _fitted(f.artifact, r, plugin, target, parsed, place), parsed.model_dump(mode="json")
+    if "threads" in options:
+        options["threads"] = asked.threads or options["threads"] or 1
+    return Opened(Subject(name, target, artifact, options), r.text, f.candidate, f.feeds, f.notes)
+
+
+def _fitted(artifact: Artifact, r: Reference, plugin: Any, target: str, options: Any, place: Place) -> Artifact:
+    """The artifact in the format that the target opens, converted in the temporary folder where need be."""
+    if artifact.format == plugin.PRODUCES:
+        return artifact
+    if artifact.format not in plugin.CONSUMES:
+        raise OptimizerError(
+            f"'{r.text}' cannot run on {target}: that takes {' or '.join(plugin.CONSUMES)}, this is {artifact.format}",
+            f"run it on another target, or give the {plugin.CONSUMES[0]} model that it was made from",
+        )
+    out = place.fresh()
+    with place.console.task(f"'{r.text}' for {target}"):
+        plugin.run(artifact, options, Context(warn=place.console.warn), out)
+    signature = carried(named(formats.read(plugin.PRODUCES, out)), artifact.signature)
+    size = formats.size(plugin.PRODUCES, out)
+    return dataclasses.replace(artifact, format=plugin.PRODUCES, path=out, signature=signature, size=size)
+
+
+def _built(f: Found, target: str, place: Place) -> tuple[Artifact, dict[str, Any]]:
+    """A PyTorch model on a target, as `optc build` would make it, by way of the store."""
+    assert f.spec is not None
+    document = {
+        "model": f.spec.model_dump(mode="json", exclude_defaults=True),
+        "targets": [target],
+        "measure": {"latency": False},
+        "bundle": "none",
+    }
+    planned = plan(recipe.parse(document, f.name, Path.cwd(), f.name))
+    producer = Producer(planned, place.store, place.console)
+    for step in planned.steps:
+        producer.produce(step)
+    candidate = planned.candidates[0]
+    return producer.done[str(candidate.artifact)].artifact, dict(candidate.options)

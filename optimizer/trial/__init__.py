@@ -1,0 +1,1 @@
+"""Artifacts side by side without a recipe: the same inputs, checked outputs, latency, accuracy, one Run."""

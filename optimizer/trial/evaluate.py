@@ -1,0 +1,165 @@
+"""Accuracy side by side: subjects and data in, a Run with paired drops out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimizer import dataset, fingerprint, gates, machine, registry, schema
+from optimizer.console import Console
+from optimizer.errors import OptimizerError
+from optimizer.measure import accuracy
+from optimizer.recipe import DataRef, DataSpec
+from optimizer.store import Store, StoredEntry
+from optimizer.subjects import Opened
+from optimizer.trial import record
+from optimizer.trial.bench import Benched, named
+from optimizer.values import DataRecord, Measurement
+
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What `optc eval` was told."""
+
+    data: str
+    label: str | None = None
+    metrics: Sequence[str] = ()
+    baseline: str | None = None
+    max_drop: str | None = None
+    batch: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation for all subjects: the data, the metrics, the gates."""
+
+    spec: DataSpec
+    digest: str
+    metrics: accuracy.Metrics
+    gates: Sequence[gates.Gate]
+
+
+def evaluate(opened: Sequence[Opened], flags: Flags, store: Store, console: Console) -> Benched:
+    """Evaluate all subjects on the same examples; one that fails is named, the others go on.
+
+    Results per example go into the store, under a key of all that decides them. Raises OptimizerError for what can be
+    seen before, and when not one subject could be evaluated.
+    """
+    start = time.perf_counter()
+    task = plan(flags)
+    baseline = named(flags.baseline, opened)
+    entries: dict[str, StoredEntry] = {}
+    failed: dict[str, OptimizerError] = {}
+    examples = 0
+    for one in opened:
+        try:
+            entries[one.subject.name], examples = _evaluated(one, task, flags, store, console)
+        except OptimizerError as error:
+            if len(opened) == 1:
+                raise
+            failed[one.subject.name] = OptimizerError(f"{one.subject.name}: {error.message}", error.hint)
+            console.warn(f"{one.subject.name} is left out: {error}")
+    alive = [o for o in opened if o.subject.name in entries]
+    if not alive:
+        first = next(iter(failed.values()))
+        raise OptimizerError(f"nothing could be evaluated: {first.message}", first.hint)
+    warnings = [f"{o.subject.name}: {note}" for o in opened for note in o.notes]
+    if baseline in failed:
+        baseline = alive[0].subject.name
+        warnings.append(f"the baseline failed; the others are compared with {baseline}")
+    measurements = [*_measured(entries, baseline, task, flags), *record.sizes(alive, baseline)]
+    told = {name: f"failed: {error.message.splitlines()[0]}" for name, error in failed.items()}
+    asked = {"data": flags.data, "metrics": list(task.metrics), "batch": flags.batch, "max_drop": flags.max_drop}
+    run = record.record(
+        "eval", {k: v for k, v in asked.items() if v is not None}, opened, baseline, measurements, (),
+        precision={name: entry.record["precision"] for name, entry in entries.items()}, failed=told,
+        data=[DataRecord("evaluate", flags.data, task.digest, examples, task.spec.license)],
+        warnings=[*warnings, *(e.message for e in failed.values())], seconds=time.perf_counter() - start,
+    )  # fmt: skip
+    verdicts = gates.judge(task.gates, measurements, run.candidates, baseline)
+    return Benched(dataclasses.replace(run, verdicts=tuple(verdicts), outcome=gates.outcome(verdicts)), failed)
+
+
+def plan(flags: Flags) -> Task:
+    """The data, metrics and gates behind the flags. Raises OptimizerError for every fault that can be seen now."""
+    if flags.batch < 1:
+        raise OptimizerError(f"--batch {flags.batch}: evaluates nothing", "the least allowed is 1")
+    spec = dataset.resolve(DataRef(ref=flags.data, label=flags.label), Path.cwd())
+    names = list(flags.metrics) or (["top1"] if spec.label else [])
+    if not names:
+        raise OptimizerError(
+            f"data '{flags.data}' names no label, and no metric is given",
+            f"give --label COLUMN, or --metric NAME: {', '.join(registry.names('metrics'))}",
+        )
+    metrics = dict(_metric(name) for name in names)
+    own = [n for n, (plugin, _) in metrics.items() if plugin.AGAINST != "baseline"]
+    if flags.max_drop and not own:
+        raise OptimizerError(f"--max-drop {flags.max_drop}: {', '.join(metrics)} have no drop", "add --metric top1")
+    parsed = tuple(gates.parse(f"{name} drop <= {flags.max_drop}") for name in own if flags.max_drop)
+    facts = {
+        name: gates.Fact(getattr(o, "unit", p.UNIT), getattr(o, "better", p.BETTER), p.AGAINST == "baseline")
+        for name, (p, o) in metrics.items()
+    }
+    gates.check(parsed, facts, False, [])
+    return Task(spec, dataset.digest(spec), metrics, parsed)
+
+
+def _metric(name: str) -> tuple[str, tuple[Any, Any]]:
+    """A metric by its name, or by file.py:callable."""
+    plugin = registry.load("metrics", "python" if ":" in name else name)
+    options = schema.parse(plugin.Options, {"entry": name} if ":" in name else {}, f"--metric {name}", Path.cwd())
+    return name.rpartition(":")[2], (plugin, options)
+
+
+def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Console) -> tuple[StoredEntry, int]:
+    """The stored results per example of one subject, made now unless they are there; and the number of examples."""
+    subject = one.subject
+    plugin = registry.load("targets", subject.target)
+    options = schema.parse(plugin.Options, subject.options, f"'{subject.name}': options of {subject.target}")
+    data = dataset.open(task.spec, flags.data, subject.artifact.signature, flags.seed)
+    ingredients = {
+        "layout": LAYOUT,
+        "use": "evaluate",
+        "source": [subject.artifact.format, subject.artifact.digest],
+        "target": [subject.target, plugin.VERSION, schema.ingredients(options)],
+        "data": task.digest,
+        "seed": flags.seed,
+        "batch": flags.batch,
+        "metrics": {name: [m.__name__, schema.ingredients(o)] for name, (m, o) in task.metrics.items()},
+        "tools": {name: machine.version_of(name) for name in plugin.TOOLS},
+        "isa": machine.isa_digest(machine.here()),
+    }
+    key = fingerprint.of_value(ingredients)
+    with store.lock(key):
+        entry = store.get(key)
+        if entry is None:
+            with console.task(f"{subject.name}: evaluate") as advance, store.stage(key) as out:
+                with plugin.open(subject.artifact, options) as session:
+                    rows = accuracy.evaluate(session, data, task.metrics, flags.batch, advance)
+                    precision = session.precision
+                np.savez(out / "rows.npz", **rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+                made = {"use": "evaluate", "format": "evaluation", "precision": precision, "ingredients": ingredients}
+                entry = store.commit(out, key, made)
+    store.touch(entry)
+    return entry, len(data)
+
+
+def _measured(entries: Mapping[str, StoredEntry], baseline: str, task: Task, flags: Flags) -> list[Measurement]:
+    rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+    found: list[Measurement] = []
+    for name, entry in entries.items():
+        base = (baseline, rows[baseline]) if name != baseline else None
+        protocol = {"data": flags.data, "batch": flags.batch, "entry": entry.key}
+        found += accuracy.measurements(
+            name, rows[name], task.metrics, base, machine.here().digest, flags.seed, protocol
+        )
+    return found

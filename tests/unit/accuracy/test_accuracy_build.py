@@ -1,0 +1,173 @@
+"""A whole build on a tiny graph: slices, corrections, a split to choose on, and what is told before it runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optimizer import choice, execute, recipe, resolution
+from optimizer.console import Console
+from optimizer.errors import OptimizerError
+from optimizer.plan import Plan, plan
+from optimizer.store import Store
+from optimizer.values import Run
+
+WEIGHTS = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+BASE: dict[str, Any] = {
+    "model": {"file": "m.onnx"},
+    "data": {"evaluate": {"ref": "test.npz", "slices": ["group", "age"]}},
+    "variants": {"fp32": [], "dynamic": ["quantize.dynamic"], "coarse": [{"quantize.dynamic": {"per_channel": False}}]},
+    "targets": ["onnxruntime"],
+    "measure": {"metrics": ["top1"], "latency": False},
+    "gates": ["top1 drop <= 4pp"],
+}
+
+
+def write_data(path: Path, seed: int, n: int) -> None:
+    g = np.random.default_rng(seed)
+    x = g.normal(size=(n, 16)).astype(np.float32)
+    label = (x @ WEIGHTS + g.normal(size=(n, 4))).argmax(axis=1)
+    np.savez(path, x=x, label=label, group=np.array(["north", "south"])[g.integers(0, 2, n)], age=g.uniform(18, 80, n))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"], name="product")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(WEIGHTS, "w")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(made, tmp_path / "m.onnx")
+    write_data(tmp_path / "test.npz", 1, 600)
+    write_data(tmp_path / "select.npz", 2, 300)
+    return tmp_path
+
+
+def planned(folder: Path, **changes: Any) -> Plan:
+    return plan(recipe.parse({**BASE, **changes}, "test", folder, "tiny"))
+
+
+def built(folder: Path, store: Store, **changes: Any) -> Run:
+    return execute.execute(planned(folder, **changes), store, Console(err=io.StringIO())).run
+
+
+def test_slices_and_corrections_of_a_run(folder: Path, store: Store) -> None:
+    run = built(folder, store)
+    columns = {m.at["column"] for m in run.slices}
+    assert columns == {"label", "group", "age"}
+    drops = [m for m in run.slices if (m.subject, m.metric, m.relation) == ("dynamic@onnxruntime", "top1", "drop")]
+    assert len(drops) == 4 + 2 + 4 and sum(m.n for m in drops if m.at["column"] == "group") == 600
+    assert {m.protocol["comparisons"] for m in drops} == {20}, "10 slices of 2 candidates"
+    whole = next(m for m in run.measurements if (m.subject, m.relation) == ("dynamic@onnxruntime", "drop"))
+    parts = [m for m in drops if m.at["column"] == "age"]
+    assert whole.value == pytest.approx(sum(m.value * m.n for m in parts) / 600)
+    assert all("Holm's correction for 2 candidates" in v.reason for v in run.verdicts)
+    assert any("2 candidates per target were judged on the same data" in text for text in run.warnings)
+
+
+def test_with_a_split_to_choose_on_only_the_chosen_are_confirmed(folder: Path, store: Store) -> None:
+    run = built(folder, store, data={"select": "select.npz", **BASE["data"]})
+    assert {m.subject for m in run.selection} == {f"{v}@onnxruntime" for v in BASE["variants"]}
+    assert {m.n for m in run.selection} == {300}
+    (verdict,) = run.verdicts
+    measured = {m.subject for m in run.measurements if m.metric == "top1"}
+    assert measured == {"fp32@onnxruntime", verdict.subject}
+    assert "Holm" not in verdict.reason and "n = 600" in verdict.reason
+    others = {"dynamic@onnxruntime", "coarse@onnxruntime"} - {verdict.subject}
+    note = f"chosen on the select data: {verdict.subject}; not chosen, so not evaluated or judged: {others.pop()}"
+    assert note in run.warnings
+    assert {c.name for c in choice.chosen(run, "all", False)} == measured
+
+
+def test_all_that_pass_there_are_confirmed_where_all_are_bundled(folder: Path, store: Store) -> None:
+    run = built(folder, store, data={"select": "select.npz", **BASE["data"]}, bundle="all")
+    assert {v.subject for v in run.verdicts} == {"dynamic@onnxruntime", "coarse@onnxruntime"}
+
+
+def test_where_nothing_is_chosen_the_verdicts_say_why(folder: Path, store: Store) -> None:
+    run = built(folder, store, data={"select": "select.npz", **BASE["data"]}, gates=["top1 >= 99.9%"])
+    assert run.outcome in ("fail", "inconclusive") and len(run.verdicts) == 2
+    assert all(v.reason.startswith("On the select data: ") and "n = 300" in v.reason for v in run.verdicts)
+    assert "nothing for onnxruntime met every gate on the select data" in run.warnings
+    assert choice.chosen(run, "best", False) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"select": "test.npz", "evaluate": "test.npz"}, "'select' and 'evaluate' share examples"),
+        ({"select": "select.npz"}, "need data to evaluate on"),
+    ],
+)
+def test_a_choice_needs_other_data(folder: Path, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptimizerError, match=message):
+        planned(folder, data=data)
+
+
+def test_a_choice_needs_a_metric(folder: Path) -> None:
+    with pytest.raises(OptimizerError, match="data has 'select', but no metric to choose by"):
+        planned(folder, data={"select": "select.npz"}, measure={"latency": False}, gates=[])
+
+
+def test_rows_of_one_source_may_not_meet(folder: Path) -> None:
+    def part(**rows: int) -> dict[str, Any]:
+        return {"source": {"npz": {"path": "test.npz"}}, "label": "label", **rows}
+
+    assert planned(folder, data={"select": part(take=200), "evaluate": part(skip=200)}).selections
+    with pytest.raises(OptimizerError, match="share examples"):
+        planned(folder, data={"select": part(take=200), "evaluate": part(skip=199)})
+
+
+def test_labels_that_are_missing_are_missed_before_anything_runs(folder: Path) -> None:
+    with pytest.raises(OptimizerError, match="the metric 'top1' compares with labels, the data 'evaluate' has none"):
+        planned(folder, data={"evaluate": {"source": {"npz": {"path": "test.npz"}}}})
+
+
+def test_a_metric_says_what_labels_it_reads(folder: Path) -> None:
+    (folder / "words.txt").write_text("a\n")
+    wer = {"metrics": [{"wer": {"vocabulary": "words.txt"}}], "latency": False}
+    with pytest.raises(OptimizerError, match=r"'wer' reads text as labels, .* has label_as: number") as caught:
+        planned(folder, measure=wer, gates=[])
+    assert "label_as: text" in str(caught.value.hint)
+
+
+def test_an_unknown_slice_column_is_refused_before_anything_is_evaluated(folder: Path, store: Store) -> None:
+    with pytest.raises(OptimizerError, match="unknown slice column 'grup'; available: age, group, label, x") as caught:
+        built(folder, store, data={"evaluate": {"ref": "test.npz", "slices": ["grup"]}})
+    assert caught.value.hint == "did you mean 'group'?"
+
+
+def test_what_the_data_resolves_is_known_before_and_better_after_a_run(folder: Path, store: Store) -> None:
+    gates = ["top1 drop <= 0.5pp", "f1 drop <= 5pp", "top1 >= 60%"]
+    measure = {"metrics": ["top1", "f1"], "latency": False}
+    before = {r.gate: r for r in resolution.foretell(planned(folder, gates=gates, measure=measure), store)}
+    top1, f1, absolute = (before[text] for text in gates)
+    assert top1.examples == 600 and top1.smallest == pytest.approx(1.29, abs=0.01)
+    assert "assuming that 2 % of the answers change" in str(top1)
+    assert top1.warning is not None and "margin of 0.5 pp is below the 1.3 pp that 600 examples resolve" in top1.warning
+    assert f1.smallest is None and "not known before the first run" in str(f1) and f1.warning is None
+    assert absolute.smallest == pytest.approx(3.9, abs=0.1) and absolute.warning is None
+    built(folder, store, measure=measure)
+    other = planned(folder, gates=gates, measure=measure, name="another")  # knows the stored baseline, not the last run
+    after = {r.gate: r for r in resolution.foretell(other, store)}[gates[1]]
+    assert after.smallest is not None and 0.5 < after.smallest < 2 and "baseline's results in the store" in str(after)
+
+
+def test_the_next_plan_tells_what_the_last_run_found(folder: Path, store: Store) -> None:
+    changes: dict[str, Any] = {"measure": {"metrics": ["f1"], "latency": False}, "gates": ["f1 drop <= 5pp"]}
+    run = built(folder, store, **changes)
+    halves = [(m.high - m.low) / 2 for m in run.measurements if m.relation == "drop" and m.low is not None and m.high]
+    (told,) = resolution.foretell(planned(folder, **changes), store)
+    assert told.smallest == pytest.approx(max(halves)) and "the last run on this data" in str(told)
+    (guessed,) = resolution.foretell(planned(folder, name="another", **changes), store)
+    assert guessed.guessed and guessed.warning is None
+    assert guessed.smallest is not None and 1 / 3 < guessed.smallest / told.smallest < 3
