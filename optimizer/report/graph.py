@@ -5,6 +5,7 @@ Coordinates are pixels of a drawing of its natural size; wide graphs scroll insi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -63,10 +64,7 @@ def graph(run: Run, views: Sequence[StepView]) -> Graph | None:
 def _links(run: Run, built: Iterable[Candidate], known: set[str]) -> list[tuple[str, str]]:
     """Pairs of steps, source first: along the chains, and where a step records another source."""
     found = dict.fromkeys(
-        (a, b)
-        for c in built
-        if (keys := [k for k in c.steps if k in known])
-        for a, b in zip(keys, keys[1:], strict=False)
+        (a, b) for c in built if (keys := [k for k in c.steps if k in known]) for a, b in itertools.pairwise(keys)
     )
     used = {key for c in built for key in c.steps}
     found |= dict.fromkeys((s, r.key) for r in run.steps for s in r.sources if r.key in used and s in used & known)

@@ -9,8 +9,9 @@ import sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.report import charts, figures
-from optimizer.report.charts import Datum, Limit, Scale
+from optimizer.report import axes, charts, figures, timing
+from optimizer.report.axes import Scale
+from optimizer.report.charts import Datum, Limit
 from optimizer.report.index import index
 from optimizer.report.limits import limits
 
@@ -39,9 +40,9 @@ def test_interval_charts_stay_inside_and_keep_order(values, limit):
 @given(st.floats(1e-6, 1e6), st.floats(1.001, 1e6))
 def test_log_axes_have_ticks_and_keep_the_ends(low, factor):
     scale = Scale(low, low * factor, log=True)
-    assert scale.at(low) == charts.PAD and scale.at(low * factor) == 100 - charts.PAD
-    assert scale.at(low / 10) == charts.PAD
-    assert len(charts._log_ticks(scale)) <= 13
+    assert scale.at(low) == axes.PAD and scale.at(low * factor) == 100 - axes.PAD
+    assert scale.at(low / 10) == axes.PAD
+    assert len(axes.ticks(scale)) <= 13
 
 
 def test_interval_positions():
@@ -84,7 +85,7 @@ def test_nothing_to_draw_is_no_chart(draw):
 
 def test_two_charts_of_a_pair_have_the_same_rows():
     found = index(sample.rich())
-    pairs = [*figures.accuracy(found), *(t.pair for t in figures.timings(found))]
+    pairs = [*figures.accuracy(found), *(t.pair for t in timing.timings(found))]
     assert [p.title for p in pairs] == ["top1", "agreement", "Batch 1", "Batch 16"]
     for pair in pairs:
         if pair.right:
@@ -94,7 +95,7 @@ def test_two_charts_of_a_pair_have_the_same_rows():
 
 def test_quartiles_come_from_the_protocol():
     found = index(sample.rich())
-    marks = figures.timings(found)[0].pair.left.groups[0].rows[0].marks
+    marks = timing.timings(found)[0].pair.left.groups[0].rows[0].marks
     assert [m.kind for m in marks] == ["range", "box", "tick", "span", "dot"]
     assert marks[0].x < marks[1].x < marks[4].x < marks[1].to < marks[0].to
 
