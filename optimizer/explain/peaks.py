@@ -101,10 +101,9 @@ def _onnx(integers: bool, threads: int) -> tuple[float, str]:
 
 def _openvino(precision: str, threads: int) -> tuple[float, str]:
     ov = openvino_format.library()
-    core = ov.Core()
     hint = "f32" if precision == "int8" else precision
     config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    model = core.compile_model(_product_ir(ov, precision == "int8"), "CPU", config)
+    model = openvino_format.compiled(_product_ir(ov, precision == "int8"), config)
     request = model.create_infer_request()
     feeds = {0: np.random.default_rng(1).random((SIZE, SIZE), np.float32)}
     seconds = _best(lambda: request.infer(feeds, share_inputs=True, share_outputs=True))

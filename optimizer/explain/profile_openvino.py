@@ -60,7 +60,7 @@ def compiled(artifact: Artifact, options: Any, counters: bool) -> openvino.Compi
     config |= {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
     config |= {"NUM_STREAMS": options.streams} if options.streams else {}
     model = openvino_format.load(artifact.path)
-    return openvino_format.library().Core().compile_model(model, "CPU", {**config, "PERF_COUNT": counters})
+    return openvino_format.compiled(model, {**config, "PERF_COUNT": counters})
 
 
 def _timed(request: Any, feeds: Feeds) -> float:

@@ -156,7 +156,7 @@ class _Tapped:
         added = [ov.opset13.result(ops[name].output(0)) for name in self._names]
         model.add_results(added)
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        self._request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+        self._request = openvino_format.compiled(model, config).create_infer_request()
         self._first = known
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from optimizer.errors import OptimizerError, missing_extra
+from optimizer.formats.signals import own_signal_stack
 from optimizer.values import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def mute_telemetry() -> None:
     if sender is not None:
         for name in ("start_session", "end_session", "send_event", "send_error", "send_stack_trace"):
             setattr(sender.Telemetry, name, lambda *args, **kwargs: None)
+
+
+def compiled(model: openvino.Model, config: dict[str, Any]) -> openvino.CompiledModel:
+    """The model compiled for the CPU."""
+    with own_signal_stack():
+        return library().Core().compile_model(model, "CPU", config)
 
 
 def load(path: Path) -> openvino.Model:

@@ -118,7 +118,7 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
     if options.streams:
         config["NUM_STREAMS"] = options.streams
     try:
-        compiled = openvino_format.library().Core().compile_model(model, "CPU", config)
+        compiled = openvino_format.compiled(model, config)
     except RuntimeError as error:
         raise OptimizerError(
             f"OpenVINO cannot compile {artifact.path}: {openvino_format.reason(error)}", "see optc doctor"

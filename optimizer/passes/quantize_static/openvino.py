@@ -15,6 +15,7 @@ from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.quiet import quiet
+from optimizer.formats.signals import own_signal_stack
 from optimizer.passes.quantize_static import attention
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.samples import Calibration
@@ -100,7 +101,7 @@ def _nncf(
     model: openvino.Model, options: Options, scheme: QuantScheme, transformer: bool, left: list[str], stream: _Stream
 ) -> openvino.Model:
     """NNCF's post-training quantization, as the options and the scheme have it."""
-    with quiet(), _silent_nncf() as nncf:
+    with quiet(), own_signal_stack(), _silent_nncf() as nncf:
         symmetric = (
             nncf.QuantizationPreset.PERFORMANCE if scheme.activation_symmetric else nncf.QuantizationPreset.MIXED
         )

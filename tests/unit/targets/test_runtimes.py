@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +229,21 @@ def test_an_input_may_be_a_view(target: Any, tmp_path: Path) -> None:
     turned = np.ascontiguousarray(straight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     assert not turned.flags.c_contiguous
     assert np.array_equal(outputs(found, {"image": turned})["logits"], outputs(found, {"image": straight})["logits"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal stack of Linux")
+def test_openvino_leaves_the_stack_of_signal_handlers_alone(tmp_path: Path) -> None:
+    """The one that it sets up goes away with its model; ^C then was a segmentation fault."""
+
+    def stack() -> bytes:
+        found = ctypes.create_string_buffer(24)
+        ctypes.CDLL(None).sigaltstack(None, found)
+        return found.raw
+
+    made = compiled(openvino_target, artifact(convnet(), tmp_path / "m"), tmp_path / "out")
+    before = stack()
+    with openvino_target.open(made, openvino_target.Options(threads=1)) as session:
+        session(images(2).feeds)
+        assert session.precision
+        assert stack() == before
+    assert stack() == before
