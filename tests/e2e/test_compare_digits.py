@@ -22,7 +22,7 @@ SMALL = """
 extends: vision/digits-int8
 targets: [onnxruntime]
 variants: {fp32: []}
-measure: {metrics: [top1], latency: {seconds: 0.1, restarts: 2}}
+measure: {metrics: [top1], latency: {seconds: 0.1, restarts: 2, most_restarts: 2}}
 gates: []
 """
 

@@ -24,7 +24,7 @@ pytest.importorskip("nncf")
 OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
 QUICK = """
 extends: vision/digits-int8
-measure: {latency: {seconds: 0.2, restarts: 2}}
+measure: {latency: {seconds: 0.2, restarts: 2, most_restarts: 2}}
 targets: [onnxruntime, openvino]
 gates: [top1 drop <= 1pp, agreement >= 98%, size ratio <= 0.4]
 """

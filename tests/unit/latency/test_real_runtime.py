@@ -36,7 +36,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 def test_the_same_artifact_twice(artifact: Artifact) -> None:
     subjects = [Subject(name, "onnxruntime", artifact, {"threads": 1}) for name in ("a@onnxruntime", "b@onnxruntime")]
-    spec = LatencySpec(batch=[4], seconds=0.1, restarts=2)
+    spec = LatencySpec(batch=[4], seconds=0.1, restarts=2, most_restarts=2)
     found = measure(subjects, {"b@onnxruntime": "a@onnxruntime"}, SAMPLES, spec, 0, "here")
     by: dict[tuple[str, str, str], Measurement] = {(m.subject[0], m.metric, m.relation): m for m in found}
     assert by["a", "latency.p50", "absolute"].value > 0
@@ -52,4 +52,4 @@ def test_a_damaged_artifact_names_its_subject(artifact: Artifact) -> None:
     (artifact.path / "model.onnx").write_bytes(b"no model")
     subject = Subject("int8@onnxruntime", "onnxruntime", artifact, {"threads": 1})
     with pytest.raises(OptimizerError, match="measuring 'int8@onnxruntime'"):
-        measure([subject], {}, SAMPLES, LatencySpec(seconds=0.1, restarts=1), 0, "here")
+        measure([subject], {}, SAMPLES, LatencySpec(seconds=0.1, restarts=1, most_restarts=1), 0, "here")
