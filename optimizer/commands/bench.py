@@ -35,7 +35,7 @@ def bench(
         float | None, typer.Option(help="most time of counted calls per artifact and batch size [default: 10]")
     ] = None,
     restarts: Annotated[
-        int | None, typer.Option(help="fresh processes per artifact [default: 4, and more until the numbers are decided]")
+        int | None, typer.Option(help="fresh processes per artifact [default: 4 and more, until decided]")
     ] = None,
     budget: Annotated[str | None, typer.Option(help="wall time per batch size for all, e.g. 30s")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="size of a free dimension, sequence=128 (repeatable)")] = None,

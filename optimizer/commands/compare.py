@@ -65,7 +65,9 @@ def compare(
     batch: Annotated[list[int] | None, typer.Option(help="rerun: batch size (repeatable) [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="rerun: for both [default: as recorded, else 1]")] = None,
     seconds: Annotated[float | None, typer.Option(help="rerun: per artifact and batch size [default: 10]")] = None,
-    restarts: Annotated[int | None, typer.Option(help="rerun: fresh processes per artifact [default: 4, and more until decided]")] = None,
+    restarts: Annotated[
+        int | None, typer.Option(help="rerun: fresh processes [default: 4 and more, until decided]")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="rerun: wall time per pair and batch size, e.g. 30s")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="rerun: size of a free dimension, sequence=128")] = None,
     input: Annotated[list[str] | None, typer.Option(help="rerun: inputs.npz, as for optc bench")] = None,
