@@ -1,6 +1,7 @@
 """The share of lost Spearman that comes back when the ruined MiniLM keeps in float what `optc explain` advises.
 
-    python bench/explain.py [--dry-run]      # after python bench/publish.py text/minilm-int8-everything text/minilm-int8-explained
+    python bench/publish.py text/minilm-int8-everything text/minilm-int8-explained
+    python bench/explain.py [--dry-run]
 
 Both recipes are built and evaluated on all SICK test pairs; the figure is 1 - drop with the advice / drop without it.
 """
