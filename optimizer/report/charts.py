@@ -105,12 +105,13 @@ def intervals(
     log: bool = False,
     bands: Mapping[str, tuple[float, float]] | None = None,
     extra: tuple[float, str] | None = None,
+    noise: str = "noise",
     solid: bool = False,
 ) -> Chart | None:
     """A forest plot: a dot and its interval per row, a line at the reference, a shaded side at each limit.
 
-    `bands` are ranges that are noise, one per target; `extra` is a second value to compare with; with `solid` a bar
-    leads from the reference to each dot.
+    `bands` are ranges that are noise, one per target, `noise` says of what; `extra` is a second value to compare
+    with; with `solid` a bar leads from the reference to each dot.
     """
     if all(d.value is None for d in data):
         return None
@@ -119,12 +120,12 @@ def intervals(
     ends += [v for target, band in bands.items() if any(d.target == target for d in data) for v in band]
     references = [line for line in (reference, extra) if line]
     anchors = [limit.value for limit in limits] + [value for value, _ in references]
-    scale = fitted(ends if log else clipped(ends, anchors), anchors, log)
+    scale = fitted(clipped(ends, anchors) if limits and not log else ends, anchors, log)
     origin = (Mark("origin", scale.at(reference[0])),) if reference else ()
     start = scale.at(reference[0]) if solid and reference else None
     rows = [_row(d, origin if d.origin and d.value is None else _interval_marks(d, scale, start)) for d in data]
     beyond = any(mark.kind in ("over", "under") for row in rows for mark in row.marks)
-    legend = [("band", "noise: the baseline against itself")] if bands else []
+    legend = [("band", noise)] if bands else []
     legend += [("over", "beyond the scale")] if beyond else []
     chart = _chart(title, caption, unit, rows, scale, _lines(scale, references, limits), tuple(legend))
     drawn = {target: (scale.at(low), scale.at(high)) for target, (low, high) in bands.items()}

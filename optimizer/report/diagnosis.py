@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optimizer.report import numerals
 from optimizer.report.index import Index, Setting
-from optimizer.report.noise import Floor
+from optimizer.report.noise import Floor, floor
 from optimizer.report.plots import short
 from optimizer.values import Measurement
 
@@ -47,12 +47,32 @@ def _noise(found: Index, setting: Setting, floors: Mapping[str, Floor]) -> Itera
     """The width of the floor, and which speed-ups are not larger than it."""
     if not floors:
         return
-    widths = sorted({round(100 * f.width, 1) for f in floors.values()})
-    span = f"{widths[0]:g} %" if len(widths) == 1 else f"{widths[0]:g} to {widths[-1]:g} %"
+    span = _span([f.width for f in floors.values()])
     text = f"Noise floor of this session: {span}. A speed-up whose interval reaches into it may be no difference."
     ratios = [(name, m) for name in floors if (m := found.get(name, "latency.p50", "speedup", setting))]
     lost = [name for name, m in ratios if floors[name].touches(m)]
     yield Note(text + (f" That holds for {_listed(lost)}." if lost else ""), bool(lost))
+
+
+def noise_line(found: Index) -> str | None:
+    """The noise floor of the whole run in one sentence, and which speed-ups reach into it; None if not measured."""
+    widths: list[float] = []
+    lost = []
+    for setting in found.settings:
+        for c in found.built():
+            noise, m = floor(found, c, setting), found.get(c.name, "latency.p50", "speedup", setting)
+            if noise:
+                widths.append(noise.width)
+                lost += [f"{c.name} at {setting.label}" if setting.label else c.name] if m and noise.touches(m) else []
+    if not widths:
+        return None
+    reached = f"; the speed-up of {_listed(lost)} reaches into it" if lost else "; every speed-up is beyond it"
+    return f"Noise floor (a baseline against itself): {_span(widths)}{reached}."
+
+
+def _span(widths: Sequence[float]) -> str:
+    found = sorted({round(100 * width, 1) for width in widths})
+    return f"{found[0]:g} %" if len(found) == 1 else f"{found[0]:g} to {found[-1]:g} %"
 
 
 def _own(m: Measurement) -> Iterator[Note]:
@@ -81,8 +101,9 @@ def _conditions(taken: list[Measurement]) -> Iterator[Note]:
         yield Note(f"The hypervisor took up to {100 * steal:.1f} % of the processor's time.", True)
     if any(c.get("throttled") for c in found):
         clocks = [mhz for c in found if isinstance(mhz := c.get("mhz"), list) and len(mhz) == 2]
-        span = f" between {min(a for a, _ in clocks):,.0f} and {max(b for _, b in clocks):,.0f} MHz" if clocks else ""
-        yield Note(f"The processor was throttled: its clock moved{span}.", True)
+        low, high = min((a for a, _ in clocks), default=0.0), max((b for _, b in clocks), default=0.0)
+        span = f"; its clock moved between {low:,.0f} and {high:,.0f} MHz" if low < high else ""
+        yield Note(f"The processor was throttled while latency was measured{span}.", True)
 
 
 def _stopped(taken: list[Measurement]) -> Iterator[Note]:

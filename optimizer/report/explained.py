@@ -12,9 +12,10 @@ from optimizer.report.figures import Pair
 from optimizer.report.index import Index
 from optimizer.report.kernels import Kernels, kernels
 from optimizer.report.snippet import snippet
-from optimizer.values import Candidate, Explanation, Measurement, Sensitivity, TensorError
+from optimizer.values import Candidate, Explanation, Measurement, Run, Sensitivity, TensorError
 
 LAYERS = 12  # in a chart; the table holds all
+ADVICE = 3  # sentences, where there is little room
 TENSORS = 30  # in the table, the worst
 
 
@@ -72,6 +73,17 @@ def explained(found: Index) -> list[Explained]:
     return [_explained(found, known[e.subject], e, place, len(own)) for place, e in enumerate(own)]
 
 
+def advice(run: Run) -> dict[str, str]:
+    """Candidate -> what its explanation advises, in a few sentences and without the recipe's step."""
+    found = {}
+    for e in run.explanations:
+        told = [_sentence(a) for a in e.advice if not _is_snippet(a)]
+        kept = [f"Next: keep {', '.join(e.keep)} in float."] if e.keep else []
+        if told or kept:
+            found[e.subject] = " ".join([*told[:ADVICE], *kept])
+    return found
+
+
 def _explained(found: Index, c: Candidate, e: Explanation, place: int, of: int) -> Explained:
     against = f" against {e.against}" if e.against else ""
     took = f", found in {console.duration(e.seconds)}" if e.seconds else ""
@@ -95,7 +107,7 @@ def _explained(found: Index, c: Candidate, e: Explanation, place: int, of: int) 
 
 def _is_snippet(advice: str) -> bool:
     """Whether an advice only repeats the recipe's step, which has a box of its own."""
-    return "- quantize." in advice and "keep" in advice
+    return advice.lower().startswith("next, in the recipe:")
 
 
 def _sentence(text: str) -> str:

@@ -13,8 +13,8 @@ from optimizer.report.headline import outcome_of
 from optimizer.report.pipeline import StepView
 from optimizer.values import Candidate, Run
 
-LANE, BOX, GAP = 54, 40, 34  # height of a row and of a box, width between columns
-LETTER, ROOM = 7.3, 24.0  # width of a letter of 13 px, and of what surrounds a label
+LANE, GAP = 54, 26  # height of a row, width between columns
+LETTER, ROOM = 6.7, 20.0  # width of a letter of 13 px, and of what surrounds a label
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _ends(run: Run, nodes: dict[str, Node], built: Sequence[Candidate]) -> dict[
     """The candidates, in a column of their own at the right."""
     targets = list(dict.fromkeys(c.target for c in run.candidates))
     x = max(n.x + n.width for n in nodes.values()) + GAP
-    width = max(_width(c.variant, c.target) for c in built)
+    width = max(_width(c.variant, f"{c.target}, {outcome_of(run, c) or ''}") for c in built)
     return {
         c.name: Node(x, place * LANE + LANE / 2, width, c.variant, c.target, "", targets.index(c.target),
                      outcome_of(run, c) or "")

@@ -11,7 +11,11 @@ from __future__ import annotations
 import datetime
 from xml.etree import ElementTree as ET  # writes only
 
+from optimizer.report.diagnosis import noise_line
+from optimizer.report.explained import advice
+from optimizer.report.index import index
 from optimizer.report.text import clean
+from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run, Verdict
 
 
@@ -47,7 +51,10 @@ def _suite(run: Run, candidate: Candidate, verdicts: list[Verdict], place: int) 
     )
     properties = ET.SubElement(suite, "properties")
     facts = {"variant": candidate.variant, "target": candidate.target, "precision": candidate.precision}
-    for name, value in {**facts, "artifact": candidate.artifact, "machine": run.machine.cpu}.items():
+    facts |= {"artifact": candidate.artifact, "machine": run.machine.cpu}
+    facts |= {"noise floor": noise_line(index(run)), "worst slice": worst_slice(run)}
+    facts["advice"] = advice(run).get(candidate.name)
+    for name, value in facts.items():
         if value:
             ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
     for verdict in verdicts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from optimizer import console
 from optimizer.report import headline, numerals, templates
+from optimizer.report.diagnosis import noise_line
+from optimizer.report.explained import advice
 from optimizer.report.index import Index, Setting, index
 from optimizer.report.page import ORDER, date, machine_facts
 from optimizer.report.results import results
@@ -40,6 +42,8 @@ def markdown(run: Run) -> str:
             results=results(found),
             timed=timed,
             worst=worst_slice(run),
+            noise=noise_line(found),
+            advice=advice(run),
             machine=machine_facts(run),
             seconds=console.duration(run.seconds),
         )

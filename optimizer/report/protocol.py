@@ -9,7 +9,7 @@ from typing import Any
 from optimizer.report.pipeline import Item, text
 from optimizer.values import Measurement, Run
 
-RAW = ("quantiles", "restart_p50", "first_call", "entry")
+RAW = ("quantiles", "restart_p50", "first_call", "entry", "modes", "conditions", "simultaneous")
 """Protocol entries that are data of one candidate or keys, and say nothing about the method."""
 RELATIONS = {"absolute": "", "drop": " drop", "speedup": " speed-up", "ratio": " ratio"}
 

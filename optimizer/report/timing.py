@@ -126,6 +126,7 @@ def _timing(found: Index, setting: Setting) -> Timing | None:
         reference=(1.0, "as fast as the baseline"),
         limits=limits(found.run, "latency.p50", "speedup"),
         log=True,
+        noise=f"noise: the baseline {'against itself' if _twins(floors) else 'from restart to restart'}",
         bands={c.target: (f.low, f.high) for c in found.built() if (f := floors.get(c.name))},
     )
     title = setting.label[:1].upper() + setting.label[1:]
@@ -135,8 +136,11 @@ def _timing(found: Index, setting: Setting) -> Timing | None:
 
 def _explained(floors: dict[str, Floor]) -> str:
     caption = "Ratio of the medians with its 95 % interval. Logarithmic scale."
-    twins = any(f.twin for f in floors.values())
-    return f"{caption} A/A: the baseline measured against itself in the same session." if twins else caption
+    return f"{caption} A/A: the baseline against itself in the same session." if _twins(floors) else caption
+
+
+def _twins(floors: dict[str, Floor]) -> bool:
+    return any(f.twin for f in floors.values())
 
 
 def _speedups(found: Index, setting: Setting) -> list[tuple[Candidate, Datum]]:

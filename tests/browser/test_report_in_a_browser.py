@@ -49,6 +49,15 @@ def test_every_chart_is_drawn(browser: Any, places: dict[str, str], page: str) -
     assert browser.execute_script(UNDRAWN) == []
 
 
+def test_charts_side_by_side_are_level(browser: Any, places: dict[str, str]) -> None:
+    show(browser, places["everything"], opened=True)
+    uneven = (
+        "return [...document.querySelectorAll('.pair:not(.single)')].filter((p) => p.querySelector('.chart'))"
+        ".map((p) => [...p.children].map((c) => c.getBoundingClientRect().top)).filter(([a, b]) => a !== b)"
+    )
+    assert browser.execute_script(uneven) == []
+
+
 def column(browser: Any, table: Any, place: int) -> list[str]:
     return browser.execute_script(
         "return [...arguments[0].tBodies[0].rows].map((r) => r.cells[arguments[1]])"

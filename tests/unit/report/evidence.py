@@ -29,6 +29,30 @@ def everything(ops: int = 40) -> Run:
     )
 
 
+def hostile() -> Run:
+    """Names from models and data that try to leave their place."""
+    evil = '<script>alert("x")</script></pre>"><img src=x>|`*\n\x00'
+    run = everything()
+    e = run.explanations[0]
+    assert e.profile is not None
+    ops = tuple(replace(op, name=evil, op=evil, dtype=evil, implementation=evil) for op in e.profile.ops)
+    bad = replace(
+        e,
+        data=evil,
+        advice=(evil,),
+        keep=(evil,),
+        tensors=tuple(replace(t, name=f"{evil}{t.place}", op=evil, against=evil) for t in e.tensors),
+        sensitivities=tuple(replace(s, layer=evil, op=evil) for s in e.sensitivities),
+        profile=replace(e.profile, ops=ops, findings=(evil,)),
+    )
+    return replace(
+        run,
+        explanations=(bad,),
+        slices=tuple(replace(m, at={"column": evil, "value": f"{evil}{m.at['value']}"}) for m in run.slices),
+        settings=tuple(replace(s, options={evil: evil}) for s in run.settings),
+    )
+
+
 def _diagnosed(m: Measurement) -> Measurement:
     if m.metric != "latency.p50" or m.relation != "absolute":
         return m
@@ -59,8 +83,9 @@ def _slices(name: str) -> list[Measurement]:
         at, drop = {"column": "class", "value": value}, 0.2 * (place - 3)
         found += [
             Measurement(name, "top1", "absolute", 88.0 - drop, 86.0, 90.0, 1000, "%", "higher", None, at),
-            Measurement(name, "top1", "drop", drop, drop - 0.8, drop + 0.8, 1000, "pp", "lower", BASE, at),
-        ]
+            Measurement(name, "top1", "drop", drop, drop - 0.8, drop + 0.8, 1000, "pp", "lower", BASE, at,
+                        {"simultaneous": [drop - 1.1, drop + 1.1], "comparisons": 20}),
+        ]  # fmt: skip
     return found
 
 

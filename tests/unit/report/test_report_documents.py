@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import evidence
 import pytest
 import sample
 
@@ -15,6 +16,7 @@ from optimizer.report.junit import junit
 from optimizer.report.markdown import markdown
 from optimizer.values import Verdict
 
+RUNS = (sample.rich, sample.all_pass, sample.not_gated, sample.no_latency, sample.bare)
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
 ATTRIBUTES = {
     "testsuite": {
@@ -32,7 +34,7 @@ def no_step_summary(monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
 
-@pytest.mark.parametrize("make", [sample.rich, sample.all_pass, sample.not_gated, sample.no_latency, sample.bare])
+@pytest.mark.parametrize("make", [*RUNS, evidence.everything])
 @pytest.mark.parametrize(("view", "ending"), [(markdown, "md"), (junit, "xml")])
 def test_golden(make, view, ending):
     path = GOLDEN / f"{make.__name__}.{ending}"
@@ -49,7 +51,7 @@ def test_views_of_a_run_that_went_through_its_file_are_the_same():
 
 
 def test_markdown_tables_are_whole_whatever_names_say():
-    for make in (sample.rich, sample.hostile):
+    for make in (sample.rich, sample.hostile, evidence.hostile):
         tables: list[list[str]] = [[]]
         for line in markdown(make()).splitlines():
             if line.startswith("|"):
@@ -59,11 +61,11 @@ def test_markdown_tables_are_whole_whatever_names_say():
         assert len([t for t in tables if t]) == 3
         for rows in tables:
             assert len({row.replace("\\|", "").count("|") for row in rows}) <= 1
-    text = markdown(sample.hostile())
-    assert "<script" not in text and "](javascript" not in text and "\x00" not in text
+        text = markdown(make())
+        assert "<script" not in text and "](javascript" not in text and "\x00" not in text
 
 
-@pytest.mark.parametrize("make", [sample.rich, sample.not_gated, sample.bare, sample.hostile])
+@pytest.mark.parametrize("make", [sample.rich, sample.not_gated, sample.bare, sample.hostile, evidence.hostile])
 def test_junit_counts_and_keeps_to_the_schema(make):
     root = ET.fromstring(junit(make()))
     assert root.tag == "testsuites" and not root.attrib

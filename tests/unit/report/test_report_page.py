@@ -25,6 +25,7 @@ CORNERS = (
     sample.ruined,
     sample.hostile,
     evidence.everything,
+    evidence.hostile,
 )
 
 
@@ -132,9 +133,10 @@ def test_absent_measurements_are_named_not_invented():
 
 
 def test_names_from_outside_stay_text():
-    text = html(sample.hostile())
-    assert text.count("<script") == 1 and "\x00" not in text
-    assert "&lt;script&gt;" in text
+    for make in (sample.hostile, evidence.hostile):
+        text = html(make())
+        assert text.count("<script") == 1 and "\x00" not in text and "<img" not in text
+        assert "&lt;script&gt;" in text
 
 
 def test_every_chart_is_a_table_with_its_numbers_in_words():
