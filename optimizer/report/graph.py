@@ -6,8 +6,8 @@ Coordinates are pixels of a drawing of its natural size; wide graphs scroll insi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from optimizer.report.headline import outcome_of
 from optimizer.report.pipeline import StepView
@@ -51,14 +51,17 @@ def graph(run: Run, views: Sequence[StepView]) -> Graph | None:
     links = _links(run, built, set(by))
     depth = _depths(links, [key for view in views if any((key := view.key) in c.steps for c in built)])
     lanes = {key: _mean([i for i, c in enumerate(built) if key in c.steps]) for key in depth}
-    nodes = _placed(run, by, built, depth, _apart(depth, lanes))
-    nodes |= _ends(run, nodes, built)
-    ends = [(next(k for k in reversed(c.steps) if k in by), c.name) for c in built]
-    edges = tuple(_edge(nodes[a], nodes[b]) for a, b in [*links, *ends])
-    width = max(n.x + n.width for n in nodes.values())
-    height = max(n.y for n in nodes.values()) + LANE / 2
     described = f"{len(depth)} steps lead to {len(built)} candidates; the list below names them in order"
-    return Graph(round(width) + 2, round(height), tuple(nodes.values()), edges, described)
+    links += [(next(k for k in reversed(c.steps) if k in by), c.name) for c in built]
+    depth |= dict.fromkeys((c.name for c in built), max(depth.values()) + 1)
+    lanes |= {c.name: float(place) for place, c in enumerate(built)}
+    ways = _ways(links, depth, lanes)
+    nodes = _placed(_boxes(run, by, built), depth, _apart(depth, lanes))
+    edges = tuple("".join(_passed(nodes, way)) for way in ways)
+    drawn = tuple(n for n in nodes.values() if n.label)
+    width = max(n.x + n.width for n in drawn)
+    height = max(n.y for n in nodes.values()) + LANE / 2
+    return Graph(round(width) + 2, round(height), drawn, edges, described)
 
 
 def _links(run: Run, built: Iterable[Candidate], known: set[str]) -> list[tuple[str, str]]:
@@ -94,34 +97,54 @@ def _apart(depth: dict[str, int], lanes: dict[str, float]) -> dict[str, float]:
     return placed
 
 
-def _placed(
-    run: Run, by: dict[str, StepView], built: Sequence[Candidate], depth: dict[str, int], rows: dict[str, float]
-) -> dict[str, Node]:
+def _ways(links: Iterable[tuple[str, str]], depth: dict[str, int], lanes: dict[str, float]) -> list[list[str]]:
+    """The points that each line passes: a line over several columns gets an empty place in each, so that it runs
+    beside the boxes there and never behind one. Adds these places to `depth` and `lanes`.
+    """
+    columns = sorted(set(depth.values()))
+    ways = []
+    for a, b in links:
+        between = {f"{a}/{b}/{d}": d for d in columns if depth[a] < d < depth[b]}
+        ways.append([a, *between, b])
+        lanes |= dict.fromkeys(between, lanes[b])
+        depth |= between
+    return ways
+
+
+def _boxes(run: Run, by: dict[str, StepView], built: Sequence[Candidate]) -> dict[str, Node]:
+    """What stands in each box, not yet placed."""
     targets = list(dict.fromkeys(c.target for c in run.candidates))
-    widths = {
-        d: max(_width(by[k].use, by[k].time) for k in depth if depth[k] == d) for d in sorted(set(depth.values()))
-    }
-    left, x = {}, 1.0
-    for d, width in widths.items():
-        left[d], x = x, x + width + GAP
-    nodes = {}
-    for key, d in depth.items():
-        view, users = by[key], {c.target for c in built if key in c.steps}
+    found = {}
+    for key, view in by.items():
+        users = {c.target for c in built if key in c.steps}
         colour = targets.index(next(iter(users))) if len(users) == 1 else None
-        nodes[key] = Node(left[d], rows[key] * LANE + LANE / 2, widths[d], view.use, view.time, view.anchor, colour)
+        found[key] = Node(0, 0, _width(view.use, view.time), view.use, view.time, view.anchor, colour)
+    for c in built:
+        outcome = outcome_of(run, c) or ""
+        width = _width(c.variant, f"{c.target}, {outcome}")
+        found[c.name] = Node(0, 0, width, c.variant, c.target, "", targets.index(c.target), outcome)
+    return found
+
+
+def _placed(boxes: dict[str, Node], depth: dict[str, int], rows: dict[str, float]) -> dict[str, Node]:
+    """Boxes and empty places where they are drawn; all of a column are as wide as its widest."""
+    nodes = {}
+    x = 1.0
+    for column in sorted(set(depth.values())):
+        keys = [key for key, d in depth.items() if d == column]
+        width = max(boxes[key].width for key in keys if key in boxes)
+        for key in keys:
+            box = boxes.get(key, Node(0, 0, 0, "", "", "", None))
+            nodes[key] = replace(box, x=x, y=rows[key] * LANE + LANE / 2, width=width)
+        x += width + GAP
     return nodes
 
 
-def _ends(run: Run, nodes: dict[str, Node], built: Sequence[Candidate]) -> dict[str, Node]:
-    """The candidates, in a column of their own at the right."""
-    targets = list(dict.fromkeys(c.target for c in run.candidates))
-    x = max(n.x + n.width for n in nodes.values()) + GAP
-    width = max(_width(c.variant, f"{c.target}, {outcome_of(run, c) or ''}") for c in built)
-    return {
-        c.name: Node(x, place * LANE + LANE / 2, width, c.variant, c.target, "", targets.index(c.target),
-                     outcome_of(run, c) or "")
-        for place, c in enumerate(built)
-    }  # fmt: skip
+def _passed(nodes: dict[str, Node], way: Sequence[str]) -> Iterator[str]:
+    for a, b in itertools.pairwise(nodes[key] for key in way):
+        yield _edge(a, b)
+        if not b.label:
+            yield f"H{b.x + b.width:.1f}"
 
 
 def _edge(a: Node, b: Node) -> str:

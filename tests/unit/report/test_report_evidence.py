@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import evidence
@@ -9,6 +10,7 @@ import pytest
 import sample
 import yaml
 
+from optimizer import content, schema
 from optimizer.report import diagnosis, graph, kernels, pipeline, plots, slices, timing
 from optimizer.report.explained import advice, explained
 from optimizer.report.index import index
@@ -178,6 +180,31 @@ def test_graph_has_shared_steps_once_and_no_boxes_on_each_other():
             apart = a is b or abs(a.y - b.y) >= 40 or a.x + a.width <= b.x or b.x + b.width <= a.x
             assert apart, (a, b)
     assert graph.graph(sample.bare(), []) is None
+
+
+def published(name: str) -> Run:
+    path = content.root("reports") / "published" / f"{name}.json"
+    return schema.load_run(path.read_bytes(), path.name)
+
+
+@pytest.mark.parametrize("make", [sample.rich, lambda: published("minilm-int8"), lambda: published("digits-int8")])
+def test_no_line_of_the_graph_runs_behind_a_box(make):
+    run = make()
+    drawn = graph.graph(run, pipeline.steps(run))
+    assert drawn is not None
+    ways = [re.findall(r"[MHC]|[\d.]+", path) for path in drawn.edges]
+    for way in ways:
+        x = y = 0.0
+        for place, word in enumerate(way):
+            if word == "M":
+                x, y = float(way[place + 1]), float(way[place + 2])
+            elif word == "C":
+                x, y = float(way[place + 5]), float(way[place + 6])
+            elif word == "H":
+                to = float(way[place + 1])
+                behind = [n for n in drawn.nodes if abs(n.y - y) < 20 and x < n.x + n.width - 1 and to > n.x + 1]
+                assert not behind, (way, behind)
+                x = to
 
 
 def test_graph_draws_a_second_source_and_survives_a_circle():
