@@ -39,7 +39,7 @@ def notes(found: Index, setting: Setting, floors: Mapping[str, Floor]) -> tuple[
     told = [*_noise(found, setting, floors), *_conditions(taken)]
     for m in taken:
         told += _own(m)
-    told += _stopped(taken)
+    told += [*_dependence(taken), *_stopped(taken)]
     return tuple(sorted(told, key=lambda note: not note.grave))
 
 
@@ -57,16 +57,18 @@ def _noise(found: Index, setting: Setting, floors: Mapping[str, Floor]) -> Itera
 def noise_line(found: Index) -> str | None:
     """The noise floor of the whole run in one sentence, and which speed-ups reach into it; None if not measured."""
     widths: list[float] = []
-    lost = []
+    lost, compared = [], 0
     for setting in found.settings:
         for c in found.built():
             noise, m = floor(found, c, setting), found.get(c.name, "latency.p50", "speedup", setting)
             if noise:
                 widths.append(noise.width)
+                compared += m is not None
                 lost += [f"{c.name} at {setting.label}" if setting.label else c.name] if m and noise.touches(m) else []
     if not widths:
         return None
-    reached = f"; the speed-up of {_listed(lost)} reaches into it" if lost else "; every speed-up is beyond it"
+    beyond = "; every speed-up is beyond it" if compared else ""
+    reached = f"; the speed-up of {_listed(lost)} reaches into it" if lost else beyond
     return f"Noise floor (a baseline against itself): {_span(widths)}{reached}."
 
 
@@ -84,11 +86,19 @@ def _own(m: Measurement) -> Iterator[Note]:
     if len(modes) > 1:
         times = " and ".join(f"{short(v)} ms" for v in modes)
         yield Note(f"{m.subject} has {len(modes)} typical times ({times}): its median may lie between them.", True)
-    effective, related = _number(m.protocol.get("effective_n")), _number(m.protocol.get("autocorrelation"))
-    if effective is not None and effective < DEPENDENT * m.n:
-        cause = f" (autocorrelation {related:.2f})" if related is not None else ""
-        text = f"Neighbouring calls of {m.subject} resemble each other{cause}: {m.n:,} calls tell as much as"
-        yield Note(f"{text} {numerals.count(round(effective), 'independent one')}.", False)
+
+
+def _dependence(taken: list[Measurement]) -> Iterator[Note]:
+    """Whose calls resemble their neighbours so much that they count for less."""
+    found = []
+    for m in taken:
+        effective, related = _number(m.protocol.get("effective_n")), _number(m.protocol.get("autocorrelation"))
+        if effective is not None and effective < DEPENDENT * m.n:
+            cause = f" (autocorrelation {related:.2f})" if related is not None else ""
+            alone = numerals.count(round(effective), "independent one")
+            found.append(f"the {m.n:,} calls of {m.subject} tell as much as {alone}{cause}")
+    if found:
+        yield Note(f"Neighbouring calls resemble each other: {', '.join(found)}.", False)
 
 
 def _conditions(taken: list[Measurement]) -> Iterator[Note]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -145,11 +146,19 @@ def _charts(found: Index, c: Candidate, e: Explanation) -> Pair | None:
     return Pair("", alone, without)
 
 
+def brief(selector: str) -> str:
+    """A selector as a row's label: of an alternation of names the first and how many follow, else at most 48 signs."""
+    found = re.fullmatch(r"/\^\(([^|()]+)((?:\|[^|()]+)+)\)\$/", selector)
+    if found:
+        return f"{found[1]} and {found[2].count('|')} more"
+    return selector if len(selector) <= 48 else f"{selector[:30]}…{selector[-17:]}"
+
+
 def _bar(found: Index, c: Candidate, s: Sensitivity, m: Measurement | None) -> Datum:
     colour = found.targets.index(c.target)
     if m is None:
-        return Datum(s.layer, c.target, colour, None, None, None, numerals.ABSENT)
-    return Datum(s.layer, c.target, colour, m.value, m.low, m.high, numerals.quantity(m), numerals.interval(m))
+        return Datum(brief(s.layer), c.target, colour, None, None, None, numerals.ABSENT)
+    return Datum(brief(s.layer), c.target, colour, m.value, m.low, m.high, numerals.quantity(m), numerals.interval(m))
 
 
 def _counts(own: Iterable[Measurement | None]) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from optimizer import content, schema
 from optimizer.report import diagnosis, graph, kernels, pipeline, plots, slices, timing
-from optimizer.report.explained import advice, explained
+from optimizer.report.explained import advice, brief, explained
 from optimizer.report.index import index
 from optimizer.report.noise import floor
 from optimizer.report.snippet import snippet
@@ -77,6 +77,8 @@ def test_noise_band_lies_around_one_in_every_group_that_has_it():
 
 def test_no_floor_no_sentence():
     assert diagnosis.noise_line(index(sample.rich())) is None
+    alone = replace(evidence.everything(), candidates=sample.rich().candidates[:2])
+    assert diagnosis.noise_line(index(alone)) == "Noise floor (a baseline against itself): 4 %."
     line = diagnosis.noise_line(index(evidence.everything()))
     assert line == "Noise floor (a baseline against itself): 4 %; every speed-up is beyond it."
 
@@ -88,6 +90,10 @@ def test_what_is_not_notable_is_not_told():
     assert "fp32@onnxruntime became 8.0 % slower from the first to the last call." in sentences
     assert not any("fp32@openvino became" in s for s in sentences)
     assert sum("typical times" in s for s in sentences) == 1
+    assert (
+        "Neighbouring calls resemble each other: the 2,400 calls of fp32@onnxruntime tell as much as "
+        "40 independent ones (autocorrelation 0.60)."
+    ) in sentences
     assert "The processor was throttled while latency was measured." in sentences
 
 
@@ -238,6 +244,19 @@ def test_snippet_without_a_recipe_is_the_option_alone():
     run = replace(sample.all_pass(), recipe={})
     assert yaml.safe_load(snippet(run, run.candidates[1], ("fc",))) == {"keep": ["fc"]}
     assert snippet(run, run.candidates[1], ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("selector", "label"),
+    [
+        ("op:Add", "op:Add"),
+        ("/^(node_add|node_add_1|node_add_2)$/", "node_add and 2 more"),
+        ("/conv[0-9]/", "/conv[0-9]/"),
+        ("/encoder/" + "layer.0/" * 9 + "MatMul", "/encoder/layer.0/layer.0/layer….0/layer.0/MatMul"),
+    ],
+)
+def test_rows_of_layers_have_labels_that_fit(selector, label):
+    assert brief(selector) == label and len(label) <= 48
 
 
 def test_the_recipe_step_stands_once():
