@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer import content, dataset, disk, formats, recipe, registry, schema
+from optimizer import content, dataset, formats, recipe, registry, schema
 from optimizer import machine as machines
 from optimizer.console import Console
 from optimizer.errors import OptimizerError, unknown
@@ -114,19 +114,13 @@ def _artifact(path: Path, folder: Path) -> Artifact:
     format = MODELS[path.suffix]
     folder.mkdir(parents=True)
     if format == "onnx":
-        from optimizer.formats import onnx as onnx_format
+        from optimizer.formats import onnx_source
 
-        disk.link_or_copy(path, folder / onnx_format.FILE)
-        for name in onnx_format.external_files(onnx_format.parse(path)):
-            disk.link_or_copy(path.parent / name, folder / name)
+        onnx_source.copy(path, Signature((), ()), folder)
     else:
-        from optimizer.formats import openvino as openvino_format
+        from optimizer.formats import openvino
 
-        weights = path.with_suffix(".bin")
-        if not weights.is_file():
-            raise OptimizerError(f"{weights} is missing: an IR has two files", "copy it beside the .xml file")
-        disk.link_or_copy(path, folder / openvino_format.FILE)
-        disk.link_or_copy(weights, folder / openvino_format.WEIGHTS)
+        openvino.copy(path, folder)
     signature = formats.read(format, folder)
     return Artifact(format, folder, "", fingerprint.of_tree(folder), signature, formats.size(format, folder))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from optimizer.measure.feeds import shape_feeds
 from optimizer.protocols import Batch, Dataset, Feeds
 from optimizer.values import Artifact, Machine, Signature
 
@@ -97,20 +98,9 @@ def one(data: Dataset, signature: Signature, batch: int, dims: Mapping[str, int]
     rows = _rows(signature, batch)
     examples = max(1, -(-rows // first.views))
     feeds = dict(next(iter(data.batches(examples, examples))).feeds)
-    return {name: _sized(array, signature, name, rows, dims) for name, array in feeds.items()}
+    return shape_feeds(signature, feeds, rows, {n: size for n, size in dims.items() if n != signature.batch_symbol()})
 
 
 def _rows(signature: Signature, batch: int) -> int:
     size = signature.inputs[0].shape[0] if signature.inputs and signature.inputs[0].shape else batch
     return size if isinstance(size, int) else batch
-
-
-def _sized(array: Any, signature: Signature, name: str, rows: int, dims: Mapping[str, int]) -> Any:
-    import numpy as np
-
-    spec = next(s for s in signature.inputs if s.name == name)
-    for axis, dim in enumerate(spec.shape):
-        size = rows if axis == 0 and dim == signature.batch_symbol() else dims.get(str(dim)) if dim else None
-        if size and array.shape[axis] != size:
-            array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
-    return np.ascontiguousarray(array)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from optimizer import disk
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats.signals import own_signal_stack
 from optimizer.values import Signature, TensorSpec
@@ -40,6 +41,22 @@ def read(path: Path) -> Signature:
 def files(path: Path) -> list[Path]:
     """The model's files, in a fixed order."""
     return [path / name for name in (FILE, WEIGHTS, RUNTIME) if name != RUNTIME or (path / name).is_file()]
+
+
+def copy(file: Path, out: Path) -> None:
+    """Put the IR of `file`, which may have any name, into the directory `out`, with its weights and settings.
+
+    Raises OptimizerError when the weights are not beside it.
+    """
+    weights, settings = file.with_suffix(".bin"), file.with_name(RUNTIME)
+    if not weights.is_file():
+        raise OptimizerError(
+            f"no such model file: {weights}", f"an OpenVINO IR is two files: copy it beside {file.name}"
+        )
+    disk.link_or_copy(file, out / FILE)
+    disk.link_or_copy(weights, out / WEIGHTS)
+    if file.name == FILE and settings.is_file():
+        disk.link_or_copy(settings, out / RUNTIME)
 
 
 def library() -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer import bundle, disk, fingerprint, formats, registry, shorthand
+from optimizer import bundle, fingerprint, formats, registry, shorthand
 from optimizer.bundle import replay, runner, samples
 from optimizer.console import Console
 from optimizer.errors import OptimizerError, unknown
@@ -147,16 +147,8 @@ def _ir(path: Path, place: Place) -> Found:
     from optimizer.formats import openvino
 
     _require(path)
-    weights, out = path.with_suffix(".bin"), place.fresh()
-    if not weights.is_file():
-        raise OptimizerError(
-            f"no such model file: {weights}", f"an OpenVINO IR is two files: copy it beside {path.name}"
-        )
-    disk.link_or_copy(path, out / openvino.FILE)
-    disk.link_or_copy(weights, out / openvino.WEIGHTS)
-    settings = path.with_name(openvino.RUNTIME)
-    if path.name == openvino.FILE and settings.is_file():
-        disk.link_or_copy(settings, out / openvino.RUNTIME)
+    out = place.fresh()
+    openvino.copy(path, out)
     try:
         return _artifact(path, read("openvino", out))
     except OptimizerError as error:
