@@ -92,7 +92,7 @@ def trial(kind: str, noisy: bool, number: int, artifacts: dict[str, Artifact], b
     spec = LatencySpec(seconds=5.0, restarts=4, most_restarts=12, precision=None, budget=budget)
 
     def enough(found: Any) -> bool:
-        return gates.decided([GATE], found, candidates, "before", None)
+        return gates.decided([GATE], found, candidates, "before")
 
     start = time.monotonic()
     with neighbour(noisy, number):

@@ -177,10 +177,9 @@ class Assessor:
         failures: dict[str, Verdict] = {}
 
         def enough(found: Sequence[Measurement]) -> bool:
-            batch = next((int(m.at["batch"]) for m in found if "batch" in m.at), None)
             asked = [dataclasses.replace(g, batch=g.batch or min(spec.batch)) for g in self.plan.gates]
             alive = [c for c in candidates if c.name not in failures]
-            return gates.decided(asked, found, alive, self.plan.baseline, batch)
+            return gates.decided(asked, found, alive, self.plan.baseline)
 
         def failed(name: str, error: OptimizerError) -> None:
             subject = name.removesuffix(latency.TWIN)

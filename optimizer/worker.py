@@ -30,6 +30,7 @@ from pydantic import TypeAdapter
 from optimizer import registry, schema
 from optimizer.errors import OptimizerError
 from optimizer.measure import load
+from optimizer.measure.callers import no_collector
 from optimizer.measure.process import load_feeds
 from optimizer.protocols import Feeds, Session
 from optimizer.values import Artifact
@@ -76,9 +77,7 @@ def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_
     """
     clock = time.perf_counter_ns
     times: list[int] = []
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
         for _ in range(warmup):
             session(feeds)
         end = clock() + int(seconds * 1e9)
@@ -86,8 +85,6 @@ def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_
             begin = clock()
             session(feeds)
             times.append(clock() - begin)
-    finally:
-        gc.enable()
     return times
 
 

@@ -44,10 +44,13 @@ def decided(
     measurements: Sequence[Measurement],
     candidates: Sequence[Candidate],
     baseline: str | None,
-    batch: int | None,
 ) -> bool:
-    """Whether more measuring at this batch size would settle no timed gate: none of them is inconclusive so far."""
-    asked = [gate for gate in gates if gate.metric in TIMED and gate.batch == batch]
+    """Whether more measuring at the batch sizes at hand would settle no timed gate: none is inconclusive so far.
+
+    A gate without a batch size is about those at hand, whatever they are.
+    """
+    batches = {None, *(m.at.get("batch") for m in measurements)}
+    asked = [gate for gate in gates if gate.metric in TIMED and gate.batch in batches]
     return all(v.outcome != "inconclusive" for v in judge(asked, measurements, candidates, baseline))
 
 

@@ -177,13 +177,13 @@ def _run(sessions: Sequence[Run], caller: Callable[[Run], None], log: _Log) -> N
             log.stop.append(True)
             raise
 
-    with _no_collector(), ThreadPoolExecutor(len(sessions)) as pool:
+    with no_collector(), ThreadPoolExecutor(len(sessions)) as pool:
         for ended in [pool.submit(guarded, session) for session in sessions]:
             ended.result()
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """The garbage collector's pauses belong to the harness, not to the model (as in timeit)."""
     gc.collect()
     gc.disable()

@@ -103,12 +103,9 @@ def _session(
     candidates = [Candidate(*s.name.rpartition("@")[::2], (), {}) for s in subjects]
 
     def enough(found: Sequence[Measurement]) -> bool:
-        batch = next((int(m.at["batch"]) for m in found if "batch" in m.at), None)
-        alive = [c for c in candidates if c.name not in dead]
         # Every subject without a baseline is one; gates are about the others.
-        judged = [c for c in alive if against.get(c.name)]
-        return all(gates.decided([dataclasses.replace(g, variant=c.variant)], found, [c], None, batch)
-                   for g in asked for c in judged)  # fmt: skip
+        judged = [c for c in candidates if c.name not in dead and against.get(c.name)]
+        return not judged or gates.decided(asked, found, judged, None)
 
     def failed(name: str, error: OptimizerError) -> None:
         subject = name.removesuffix(latency.TWIN)
