@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import assess, bundle, choice, gates, report, scenarios, schema, transforms
+from optimizer import assess, bundle, choice, gates, scenarios, transforms
 from optimizer.console import Console
-from optimizer.disk import disk_errors, write_atomically
+from optimizer.disk import disk_errors
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.produce import Producer
@@ -154,14 +154,6 @@ def _chosen(built: list[Candidate], names: list[str], plain: set[str]) -> list[s
     others = f"; not chosen, so not evaluated or judged: {', '.join(left)}" if left else ""
     found = [f"chosen on the select data: {', '.join(names)}{others}"] if names else []
     return found + [f"nothing for {target} met every gate on the select data" for target in nothing]
-
-
-def write(executed: Executed, out: Path) -> dict[str, Path]:
-    """run.json and the reports made from it, in the folder `out`."""
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "run.json", schema.dump_run(executed.run))
-        return {"run": out / "run.json", **report.render(executed.run, out)}
 
 
 def pack(executed: Executed, out: Path, allow_failed: bool = False) -> list[tuple[Path, Path]]:

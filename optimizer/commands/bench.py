@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer import schema
+from optimizer import report, schema
 from optimizer.commands import console, options, trials
 from optimizer.console import Console, table
 from optimizer.errors import EXIT_USAGE
@@ -66,7 +66,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="optc-bench-") as folder, artifacts_store.in_use():
         opened = open_all(artifacts, asked, artifacts_store, Path(folder), screen)
         found = run_bench(opened, flags, screen)
-    paths = trials.write(found.run, out) if out else {}
+    paths = report.record(out / "run.json", found.run) if out else {}
     if json:
         screen.print(schema.dump_run(found.run).decode())
     else:

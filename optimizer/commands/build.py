@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from optimizer import execute, recipe, report, resolution, schema, shorthand
-from optimizer.commands import console, options
+from optimizer.commands import console, options, trials
 from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
 from optimizer.errors import OptimizerError
@@ -71,7 +71,7 @@ def build(
         _foretell(screen, planned, artifacts)
     with artifacts.in_use():
         done = execute.execute(planned, artifacts, screen, measure)
-        paths = execute.write(done, folder)
+        paths = report.record(folder / "run.json", done.run)
         bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
     if json:
         screen.print(schema.dump_run(done.run).decode())
@@ -120,9 +120,7 @@ def _summary(
             screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
     for line in report.loads(run):
         screen.print(line)
-    for verdict in run.verdicts:
-        colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
-        screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")
+    trials.verdicts(screen, run)
     if planned.gates and not run.verdicts:
         screen.print("gates not judged: --no-measure")
     screen.print(report.verdict_sentence(run))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer import schema
+from optimizer import report, schema
 from optimizer.commands import console, options, trials
 from optimizer.console import table
 from optimizer.errors import EXIT_USAGE
@@ -50,7 +50,7 @@ def eval_(
 ) -> None:
     """Evaluate any artifacts on one data set, without a recipe: accuracy, and paired drops."""
     counted_as = options.inconclusive(inconclusive)
-    inputs = options.pairs(input or [], "--input", "image=float32[batch,3,224,224]")
+    inputs = options.written_inputs(input or [])
     flags = Flags(data, label, metric or (), baseline, max_drop, batch, seed)
     screen = console(ctx)
     artifacts_store = Store.open(store, screen.warn)
@@ -58,7 +58,7 @@ def eval_(
         asked = Asked(target or (), threads, inputs, weights, task)
         opened = open_all(artifacts, asked, artifacts_store, Path(folder), screen)
         found = evaluate(opened, flags, artifacts_store, screen)
-    paths = trials.write(found.run, out) if out else {}
+    paths = report.record(out / "run.json", found.run) if out else {}
     if json:
         screen.print(schema.dump_run(found.run).decode())
     else:

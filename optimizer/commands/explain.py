@@ -11,9 +11,8 @@ import typer
 from pydantic import TypeAdapter
 
 from optimizer import explain as explaining
-from optimizer import report, schema
-from optimizer.commands import console
-from optimizer.commands.inspect import pairs
+from optimizer import report
+from optimizer.commands import console, options
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.explain import clock, resolving
@@ -49,7 +48,7 @@ def explain(
     """Explain why a candidate is slow or wrong, and what to write into the recipe next."""
     screen = console(ctx)
     asked = explaining.Asked(
-        slow or not wrong, wrong or not slow, samples, examples, clock.seconds(budget), batch, _dims(dim or [])
+        slow or not wrong, wrong or not slow, samples, examples, clock.seconds(budget), batch, options.dims(dim or [])
     )
     artifacts = Store.open(store, screen.warn)
     files = resolving.Files(Path(thing), against, data, label, metric or ())
@@ -71,7 +70,7 @@ def explain(
     screen.print(document if json else text(found))
     if place:
         written = _record(place, found)
-        screen.info(f"stored in {place} and {', '.join(str(p) for p in written.values())}")
+        screen.info(f"stored in {' and '.join(map(str, written.values()))}")
 
 
 def _run_file(thing: str) -> Path | None:
@@ -89,9 +88,7 @@ def _record(place: Path, found: Explanation) -> dict[str, Path]:
     run, _ = read_run(place)  # again: the record may have changed while we were measuring
     others = tuple(e for e in run.explanations if e.subject != found.subject)
     changed = dataclasses.replace(run, explanations=(*others, found))
-    with disk_errors(place.parent):
-        write_atomically(place, schema.dump_run(changed))
-        return report.render(changed, place.parent)
+    return report.record(place, changed)
 
 
 def _whole(files: resolving.Files, candidate: str | None, wrong: bool) -> resolving.Files:
@@ -116,13 +113,3 @@ def _no_model_flags(thing: str, files: resolving.Files) -> None:
             f"--{given[0].removesuffix('s')} belongs to a model file; '{thing}' says this itself",
             "leave it out, or explain the model file",
         )
-
-
-def _dims(texts: list[str]) -> dict[str, int]:
-    found = pairs(texts, "--dim", "sequence=128")
-    bad = [name for name, size in found.items() if not size.isdigit() or int(size) < 1]
-    if bad:
-        raise OptimizerError(
-            f"--dim {bad[0]}={found[bad[0]]}: a size is a positive integer", "write --dim sequence=128"
-        )
-    return {name: int(size) for name, size in found.items()}

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from optimizer import starter
-from optimizer.commands import console
-from optimizer.commands.inspect import pairs
+from optimizer.commands import console, options
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 
@@ -28,7 +27,7 @@ def init(
         raise OptimizerError(f"--out {out}: a recipe ends in .yaml", f"write --out {out.stem}.yaml")
     if out.exists() and not force:
         raise OptimizerError(f"{out} exists already", "choose another --out, or replace it with --force")
-    found = starter.start(model, pairs(input or [], "--input", "image=float32[batch,3,224,224]"), weights, task)
+    found = starter.start(model, options.written_inputs(input or []), weights, task)
     text = starter.text(found, out)
     with disk_errors(out.absolute().parent):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer.commands import console
-from optimizer.errors import OptimizerError
+from optimizer.commands import console, options
 from optimizer.inspection import Asked, look
 
 
@@ -30,24 +29,6 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
     """Show what a model, an artifact, a bundle, a recipe or a run record holds."""
-    asked = Asked(_dims(dim or []), pairs(input or [], "--input", "image=float32[batch,3,224,224]"), weights, task)
+    asked = Asked(options.dims(dim or [], "batch=8"), options.written_inputs(input or []), weights, task)
     view = look(thing, asked)
     console(ctx).print(jsonlib.dumps(view.document, indent=1) if json else view.text)
-
-
-def _dims(texts: list[str]) -> dict[str, int]:
-    found = pairs(texts, "--dim", "batch=8")
-    for name, size in found.items():
-        if not size.isdigit() or int(size) < 1:
-            raise OptimizerError(
-                f"--dim {name}={size}: a size is a positive integer", "write for example --dim batch=8"
-            )
-    return {name: int(size) for name, size in found.items()}
-
-
-def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for text, (name, _, value) in zip(texts, pairs, strict=True):
-        if not name or not value:
-            raise OptimizerError(f"{option} {text}: cannot be read", f"write for example {option} '{example}'")
-    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -20,13 +20,13 @@ def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in found}
 
 
-def dims(texts: list[str]) -> dict[str, int]:
+def dims(texts: list[str], example: str = "sequence=128") -> dict[str, int]:
     """--dim name=size, repeatable."""
-    found = pairs(texts, "--dim", "sequence=128")
+    found = pairs(texts, "--dim", example)
     for name, size in found.items():
         if not size.isdigit() or int(size) < 1:
             raise OptimizerError(
-                f"--dim {name}={size}: a size is a positive integer", "write for example --dim sequence=128"
+                f"--dim {name}={size}: a size is a positive integer", f"write for example --dim {example}"
             )
     return {name: int(size) for name, size in found.items()}
 
@@ -39,6 +39,11 @@ def seconds(option: str, text: str | None) -> float | None:
     if not found:
         raise OptimizerError(f"{option} {text}: is no duration", "write for example 30s, 500ms or 2min")
     return float(found[1]) * SECONDS[found[2]]
+
+
+def written_inputs(texts: list[str]) -> dict[str, str]:
+    """--input name=dtype[dims], repeatable: what a model takes that does not say it."""
+    return pairs(texts, "--input", "image=float32[batch,3,224,224]")
 
 
 def inputs(texts: list[str]) -> tuple[Path | None, dict[str, str]]:
@@ -55,7 +60,7 @@ def inputs(texts: list[str]) -> tuple[Path | None, dict[str, str]]:
     path = Path(files[0]).expanduser() if files else None
     if path is not None and not path.is_file():
         raise OptimizerError(f"--input {path}: no such file", "save arrays with numpy.savez(path, name=array)")
-    return path, pairs(written, "--input", "image=float32[batch,3,224,224]")
+    return path, written_inputs(written)
 
 
 def inconclusive(text: str | None) -> str | None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from optimizer.disk import write_atomically
+from optimizer import schema
+from optimizer.disk import disk_errors, write_atomically
 from optimizer.report.junit import junit
 from optimizer.report.markdown import markdown
 from optimizer.report.page import html
 from optimizer.values import Run
+
+
+def record(place: Path, run: Run) -> dict[str, Path]:
+    """Write the run record `place` and the reports made from it beside it; returns all of them by kind."""
+    with disk_errors(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, schema.dump_run(run))
+        return {"run": place, **render(run, place.parent)}
 
 
 def render(run: Run, out: Path) -> dict[str, Path]:
