@@ -173,7 +173,7 @@ def test_archive_truncated_anywhere(archive: Path, tmp_path: Path) -> None:
             bundle.verify(tmp_path / "x.tar.gz", run_samples=False)
 
 
-@pytest.mark.parametrize("extra", [b"\0", b"hello", gzip.compress(b"more")])
+@pytest.mark.parametrize("extra", [b"\0", b"hello", gzip.compress(b"more")], ids=["zero", "text", "second-archive"])
 def test_archive_with_bytes_behind_it(archive: Path, tmp_path: Path, extra: bytes) -> None:
     (tmp_path / "x.tar.gz").write_bytes(archive.read_bytes() + extra)
     refused(tmp_path / "x.tar.gz", "bytes follow the end|damaged")
