@@ -98,6 +98,7 @@ class QuantScheme:
     float_outputs: tuple[str, ...] = ()  # of these op types the output is left in float
     dynamic: bool = False  # has kernels for dynamically quantized MatMul
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
+    fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,32 @@ class TokenEncoder(nn.Module):
         return functional.normalize(embedding, dim=1)
 
 
+class Encoder(nn.Module):
+    """Two layers of a BERT-like encoder: several heads, a padding mask, norms after the residual sums, GELU."""
+
+    def __init__(self, width: int = 32, heads: int = 4, layers: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projections = nn.ModuleList(
+            nn.ModuleList(nn.Linear(width, width) for _ in range(4)) for _ in range(layers)
+        )
+        self.ups = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(layers))
+        self.downs = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.LayerNorm(width) for _ in range(2)) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(n, length, width), (n, length) mask of 0 and 1 -> (n, length, width)."""
+        keep = attention_mask[:, None, None, :].bool()
+        for (query, key, value, out), up, down, norms in zip(
+            self.projections, self.ups, self.downs, self.norms, strict=True
+        ):
+            split = (layer(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for layer in (query, key, value))
+            y = functional.scaled_dot_product_attention(*split, attn_mask=keep)
+            x = norms[0](out(y.transpose(1, 2).reshape(x.shape)) + x)
+            x = norms[1](down(functional.gelu(up(x))) + x)
+        return x
+
+
 class FlatAttention(nn.Module):
     """Attention without a head dimension: torch.onnx's dynamo exporter (torch 2.13) refuses it, the tracer does not."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
     ctx.note("rolled_back", reason)
     for file in out.iterdir():
         file.unlink()
-    for file in onnx_format.files(source.path):
-        shutil.copyfile(file, out / file.name)  # a hard link to external data is refused as a possible attack
+    formats.hand_on("onnx", source.path, out)
 
 
 def _simplify(source: Path, ctx: Context, out: Path) -> str | None:

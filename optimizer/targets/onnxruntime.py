@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from optimizer import disk, machine
+from optimizer import formats, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.feeds import synthetic_feeds
@@ -48,6 +47,7 @@ SCHEME = QuantScheme(
     float_outputs=("MatMul", "Gemm"),
     dynamic=True,
     half=("fp16",),
+    fused=("MultiHeadAttention", "LayerNormalization", "Gelu"),
 )  # fmt: skip
 INTEGER_OPS = frozenset((
     "QLinearConv", "QLinearMatMul", "QGemm", "QAttention", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
@@ -89,13 +89,7 @@ def probe() -> str | None:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # the protocol's signature
     """Hand the model on unchanged: ONNX Runtime compiles it when it is loaded."""
-    for file in onnx_format.files(source.path):
-        to = out / file.relative_to(source.path)
-        if file.name == onnx_format.FILE:
-            disk.link_or_copy(file, to)
-        else:  # onnx.checker refuses external data that is a link, as a possible attack
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, to)
+    formats.hand_on("onnx", source.path, out)
 
 
 @contextlib.contextmanager

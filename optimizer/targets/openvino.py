@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from optimizer import disk, machine
+from optimizer import formats, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import openvino as openvino_format
@@ -72,8 +72,7 @@ def probe() -> str | None:
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # the protocol's signature
     """Convert ONNX to IR with the signature's names and full-precision weights; IR is handed on as it is."""
     if source.format == "openvino":
-        for file in openvino_format.files(source.path):
-            disk.link_or_copy(file, out / file.name)
+        formats.hand_on("openvino", source.path, out)
         return
     openvino_format.save(convert(source), out)
 
