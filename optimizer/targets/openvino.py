@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +53,12 @@ class Options(Strict):
     )
     performance: Literal["latency", "throughput"] = Field("latency", description="OpenVINO's performance hint")
     streams: int | None = Field(None, ge=1, description="inferences that may run side by side; default: by the hint")
+    static_shapes: int = Field(
+        0,
+        ge=0,
+        description="so many input shapes get a model compiled for them alone when they first come: faster, but that "
+        "first call compiles and each takes memory; further shapes run in the one for all",
+    )
 
 
 def side_by_side(options: Options, callers: int) -> Options:
@@ -123,22 +129,52 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
             f"OpenVINO cannot compile {artifact.path}: {openvino_format.reason(error)}", "see optc doctor"
         ) from None
     del model
-    yield _Compiled(compiled, artifact)
+    yield _Compiled(_Shapes(artifact.path, compiled, config, options.static_shapes), artifact)
+
+
+class _Shapes:
+    """The compiled model for all shapes, and up to `most` for a single one each; callers share them."""
+
+    def __init__(self, path: Path, common: openvino.CompiledModel, config: dict[str, Any], most: int) -> None:
+        self.common = common
+        self._path, self._config, self._most = path, config, most
+        self._own: dict[tuple[Any, ...], openvino.CompiledModel] = {}
+        self._lock = threading.Lock()
+
+    def of(self, feeds: Feeds) -> openvino.CompiledModel:
+        """The model for inputs of these shapes, compiled now when it is the first time."""
+        if not self._most:
+            return self.common
+        shapes = {name: array.shape for name, array in feeds.items()}
+        key = tuple(sorted(shapes.items()))
+        with self._lock:
+            if key not in self._own and len(self._own) < self._most:
+                self._own[key] = self._compile(shapes)
+            return self._own.get(key, self.common)
+
+    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> openvino.CompiledModel:
+        model = openvino_format.load(self._path)
+        try:
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            return openvino_format.compiled(model, self._config)
+        except RuntimeError:  # no input of that name or shape, which the common model will say when it is asked
+            return self.common
 
 
 class _Compiled:
-    """A compiled model with one inference request per caller."""
+    """A compiled model with inference requests of its own per caller."""
 
-    def __init__(self, compiled: openvino.CompiledModel, artifact: Artifact) -> None:
+    def __init__(self, shapes: _Shapes, artifact: Artifact) -> None:
         self.signature = artifact.signature
         self._artifact = artifact
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._names = [openvino_format.output_name(port) for port in compiled.outputs]
+        self._shapes = shapes
+        self._compiled = shapes.common
+        self._requests: dict[int, openvino.InferRequest] = {}
+        self._names = [openvino_format.output_name(port) for port in shapes.common.outputs]
 
-    @functools.cached_property
+    @property
     def precision(self) -> str:
-        """The types that the layers of the compiled model really have."""
+        """The types that the layers of the compiled model that ran last really have."""
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         layers = Counter(kind for kind in map(_layer, self._compiled.get_runtime_model().get_ops()) if kind)
         return describe(layers, hint)
@@ -148,12 +184,12 @@ class _Compiled:
         # The binding sets up its view of numpy at the first array, under a guard that it holds while it waits for
         # Python's lock: first arrays of two threads at once block each other for ever (openvino 2026.4, pybind11).
         openvino_format.library().Tensor(np.zeros(1, np.float32))
-        return _Compiled(self._compiled, self._artifact)
+        return _Compiled(self._shapes, self._artifact)
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         try:
             # Inputs are read in place, outputs are copied: the next call must not overwrite them.
-            found = self._request.infer(dict(feeds), share_inputs=True)
+            found = self._request(feeds).infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as error:
             given = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in feeds.items())
             raise OptimizerError(
@@ -161,6 +197,12 @@ class _Compiled:
                 f"the model takes {', '.join(f'{s.name}: {s}' for s in self.signature.inputs)}",
             ) from None
         return {name: found[i] for i, name in enumerate(self._names)}
+
+    def _request(self, feeds: Feeds) -> openvino.InferRequest:
+        self._compiled = self._shapes.of(feeds)
+        if id(self._compiled) not in self._requests:
+            self._requests[id(self._compiled)] = self._compiled.create_infer_request()
+        return self._requests[id(self._compiled)]
 
 
 def _layer(node: Any) -> str | None:

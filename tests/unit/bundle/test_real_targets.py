@@ -28,13 +28,21 @@ def compiled(target: str, folder: Path) -> Artifact:
     )
 
 
-@pytest.mark.parametrize("target", sorted(RUNNERS))
-@pytest.mark.parametrize("threads", [None, 1])
-def test_bundle_of_a_real_target(target: str, threads: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [
+        ("onnxruntime", {}),
+        ("onnxruntime", {"threads": 1}),
+        ("openvino", {}),
+        ("openvino", {"threads": 1}),
+        ("openvino", {"threads": 1, "static_shapes": 1}),  # the samples have two batch sizes: one stays in the common
+    ],
+)
+def test_bundle_of_a_real_target(target: str, given: dict[str, int], tmp_path: Path) -> None:
     pytest.importorskip(RUNNERS[target].distribution, reason=f"the runtime of {target} is not installed")
     made = compiled(target, tmp_path)
     record = run(made)
-    options = registry.load("targets", target).Options(threads=threads).model_dump(mode="json")
+    options = registry.load("targets", target).Options(**given).model_dump(mode="json")
     chosen = dataclasses.replace(record.candidates[0], target=target, options=options)
     record = dataclasses.replace(record, candidates=(chosen,), steps=())
     folder, archive = bundle.pack(record, f"fp32@{target}", made, SAMPLES, {}, {}, tmp_path / "out")

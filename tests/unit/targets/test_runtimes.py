@@ -117,6 +117,23 @@ def test_openvino_runs_float32_unless_asked_otherwise(tmp_path: Path) -> None:
             assert session.precision == "bfloat16"
 
 
+def test_openvino_compiles_the_first_shapes_alone_and_runs_all_others_in_the_model_for_all(tmp_path: Path) -> None:
+    found = lowered(artifact(convnet(), tmp_path / "m"), tmp_path / "ir")
+    with (
+        openvino_target.open(found, openvino_target.Options(threads=1)) as plain,
+        openvino_target.open(found, openvino_target.Options(threads=1, static_shapes=2)) as session,
+    ):
+        for count in (3, 1, 2, 3):
+            feeds = images(count, seed=count).feeds
+            assert error(plain(feeds), session(feeds)) < 1e-6
+            assert error(plain(feeds), session.fork()(feeds)) < 1e-6
+        shapes = session._shapes
+        assert [key[0][1][0] for key in shapes._own] == [3, 1]
+        assert all(model is not shapes.common for model in shapes._own.values())
+        with pytest.raises(OptimizerError, match="refuses the inputs"):
+            session({"image": np.zeros((1, 1, 1), np.float32)})
+
+
 def test_ir_names_inputs_and_outputs_as_the_signature_does(tmp_path: Path) -> None:
     built = model(
         [
