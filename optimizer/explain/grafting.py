@@ -90,6 +90,7 @@ class _Planner:
         self.constants = constants(model)
         self.pairs: list[Pair] = []
         self.index: dict[str, int] = {}  # output of a DQ -> its pair
+        self.beside: dict[str, int] = {}  # the same, for those that do not ask for it
 
     def plan(self) -> Transplant:
         for node in self.model.graph.node:
@@ -102,6 +103,7 @@ class _Planner:
                 self.index[out] = len(self.pairs)
                 constant = node.input[0] not in self.quantizers
                 self.pairs.append(Pair(tensors[out], node.name, constant, frozenset(askers[out])))
+                self._beside(out, askers[out])
         self._follow()
         layers = [self._layer(n) for n in self._computing() if self._takes(n) and n.op_type not in FOLLOWERS]
         return Transplant(
@@ -109,9 +111,9 @@ class _Planner:
             self.target,
             tuple(self.pairs),
             tuple(layer for layer in layers if layer),
-            {edge: self.index[out] for edge, out in self._read().items() if out in self.index},
+            {edge: self._through(edge[0], out) for edge, out in self._read().items() if out in self.index},
             {v.name: self.index[v.name] for v in self.model.graph.output if v.name in self.index},
-            len(self.sources) - len(self.pairs),
+            len(self.sources) - len(self.index),
         )
 
     def _computing(self) -> list[Any]:
@@ -164,6 +166,27 @@ class _Planner:
                 found[name].add(node.name)
         return found
 
+    def _beside(self, out: str, askers: Set[str]) -> None:
+        """A second pair of the same scale for who reads a tensor that is written in 8 bits without asking for it.
+
+        Once its writer is kept in float, these read float values, whoever else still asks for the pair.
+        """
+        writers = {
+            n.name for n in self._computing() if n.name in askers and out not in n.input and self._writes(n, out)
+        }
+        if writers and writers != askers:
+            self.beside[out] = len(self.pairs)
+            self.pairs.append(replace(self.pairs[-1], askers=frozenset(writers)))
+
+    def _writes(self, node: Any, out: str) -> bool:
+        quantizer = self.quantizers.get(self.sources[out].input[0])
+        return quantizer is not None and quantizer.input[0] in node.output
+
+    def _through(self, reader: str, out: str) -> int:
+        """The pair that a node of the float graph reads through: its own, or that of bystanders and followers."""
+        asks = {self.matched[name].name for name in self.pairs[self.index[out]].askers if name in self.matched}
+        return self.index[out] if reader in asks else self.beside.get(out, self.index[out])
+
     def _led(self, out: str) -> Any:
         """The follower that writes what a pair rounds, or None."""
         quantizer = self.quantizers.get(self.sources[out].input[0])
@@ -175,7 +198,7 @@ class _Planner:
         for out, place in self.index.items():
             writer = self._led(out)
             if writer is not None and writer.input[0] in self.index:
-                follows = self.index[writer.input[0]]
+                follows = self.beside.get(writer.input[0], self.index[writer.input[0]])
                 self.pairs[place] = replace(self.pairs[place], follows=follows, leader=writer.name)
 
     def _layer(self, node: Any) -> Layer | None:

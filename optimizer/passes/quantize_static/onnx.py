@@ -13,8 +13,7 @@ from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats.quiet import quiet
-from optimizer.passes.quantize_static import attention, ranges, thresholds
+from optimizer.passes.quantize_static import attention, placement, ranges, thresholds, writer
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.passes.quantize_static.samples import Calibration
@@ -130,32 +129,10 @@ def _insert(
     model: onnx.ModelProto, choice: Choice, found: Mapping[str, Range], options: Options, scheme: QuantScheme
 ) -> None:
     """Insert Q/DQ pairs and integer weights into the model, in place."""
-    import numpy as np
-    from onnxruntime import quantization as ort
-
-    kinds = {"uint8": ort.QuantType.QUInt8, "int8": ort.QuantType.QInt8}
-    extremes = {n: (np.float32(r.low), np.float32(r.high)) for n, r in found.items() if r.finite}
-    with quiet():
-        quantizer = ort.QDQQuantizer(
-            model,
-            per_channel=scheme.per_channel if options.per_channel is None else options.per_channel,
-            reduce_range=False,
-            weight_qType=kinds[scheme.weight],
-            activation_qType=kinds[scheme.activation],
-            tensors_range=ort.TensorsData(ort.CalibrationMethod.MinMax, extremes),
-            nodes_to_quantize=[],
-            nodes_to_exclude=sorted(choice.left),
-            op_types_to_quantize=list(choice.ops),
-            extra_options={
-                "ActivationSymmetric": scheme.activation_symmetric,
-                "WeightSymmetric": True,
-                "QuantizeBias": scheme.quantize_bias,
-                "AddQDQPairToWeight": scheme.qdq_on_weights,
-                "OpTypesToExcludeOutputQuantization": list(scheme.float_outputs),
-            },
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()  # new nodes were appended; ONNX wants producers first
+    ranged = {name: seen.low for name, seen in found.items() if seen.finite}
+    placed = placement.place(model, choice.takes, ranged, scheme, options.ops or ())
+    per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
+    writer.write(model, placed, found, writer.Weights(per_channel, options.reduce_range), scheme)
     onnx_ready.unmark(model)
 
 

@@ -26,3 +26,6 @@ class Options(Strict):
     constant_weights_only: bool | None = Field(
         None, description="false: also products of two activations, such as attention scores"
     )
+    reduce_range: bool = Field(
+        False, description="7 bits per weight, for x86 CPUs without VNNI, whose 8-bit products saturate"
+    )

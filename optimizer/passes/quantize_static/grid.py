@@ -1,0 +1,75 @@
+"""Scales and zero points: from a range or a weight to the 8-bit grid that a scheme allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+INT32 = 2**31 - 1
+LIMITS = {"uint8": (0, 255), "int8": (-127, 127)}  # symmetric int8 leaves -128 out, as every runtime does
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`real = (stored - zero) * scale`; scale and zero point are scalars, or one per channel."""
+
+    scale: np.ndarray  # float32
+    zero: np.ndarray  # of the stored type
+
+    def store(self, values: np.ndarray, axis: int | None = None) -> np.ndarray:
+        """The nearest stored values, saturated; half way goes to even, as ONNX's QuantizeLinear does."""
+        shape = [-1 if axis == i else 1 for i in range(values.ndim)] if self.scale.ndim else []
+        low, high = LIMITS[self.zero.dtype.name]
+        stored = np.rint(values / self.scale.reshape(shape)) + self.zero.reshape(shape)
+        found: np.ndarray = np.clip(stored, low, high).astype(self.zero.dtype)
+        return found
+
+
+def of_range(low: float, high: float, kind: str, symmetric: bool) -> Grid:
+    """The grid of an activation. Zero is always on it: padding and ReLU must be exact.
+
+    A range without extent gets the scale 1, which stores zeros as zeros.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    bottom, top = LIMITS[kind]
+    if symmetric:
+        high = max(-low, high)
+        low = -high
+    scale = np.float32((high - low) / (top - bottom))
+    if not scale > np.finfo(np.float32).tiny:
+        scale = np.float32(1)
+    # A symmetric range has its zero in the middle: 0 for int8, 128 for uint8.
+    zero = np.rint(bottom - low / scale) if not symmetric or kind == "uint8" else 0.0
+    return Grid(np.asarray(scale), np.asarray(np.clip(zero, bottom, top)).astype(kind))
+
+
+def of_weight(weight: np.ndarray, axis: int | None, reduced: bool) -> Grid:
+    """The symmetric int8 grid of a weight, per tensor or per channel along `axis`; `reduced`: only 7 bits of it.
+
+    A channel of zeros gets the middle of the other channels' scales: its bias is stored on a grid derived from it.
+    """
+    rest = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    # abs().max() without the copy of abs(): weights may be large.
+    extent = np.maximum(-weight.min(axis=rest), weight.max(axis=rest)).astype(np.float32)
+    scale = np.asarray(extent / np.float32(63 if reduced else 127))
+    live = scale > np.finfo(np.float32).tiny
+    scale = np.where(live, scale, np.median(scale[live]) if live.any() else np.float32(1)).astype(np.float32)
+    return Grid(scale, np.zeros(scale.shape, np.int8))
+
+
+def widened(weight: Grid, bias: np.ndarray, activation: Grid) -> Grid:
+    """The weight's grid, coarser in channels whose bias would not fit into 32 bits at the scale of the products.
+
+    A bias is stored as int32 at scale `activation * weight`; a channel of tiny weights and a large bias overflows.
+    """
+    least = np.abs(bias).max() if not weight.scale.ndim else np.abs(bias)
+    least = (least / (activation.scale * np.float64(INT32 // 2))).astype(np.float32)
+    return Grid(np.maximum(weight.scale, least), weight.zero)
+
+
+def bias_of(bias: np.ndarray, weight: Grid, activation: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The bias as int32 and its scale (channels,): products and bias are then summed as they are stored."""
+    scale = np.broadcast_to(weight.scale * activation.scale, bias.shape).astype(np.float32)
+    stored = np.clip(np.rint(bias.astype(np.float64) / scale), -INT32, INT32)
+    return stored.astype(np.int32), scale
