@@ -12,7 +12,7 @@ from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
 from optimizer.values import Artifact, QuantScheme
 
-VERSION = 1
+VERSION = 2
 CONSUMES = ("onnx", "openvino")
 PRODUCES = None
 TOOLS = ("onnx", "onnxruntime")

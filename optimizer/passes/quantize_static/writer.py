@@ -90,14 +90,14 @@ class _Writer:
         self.graph.initializer.extend(kept)
 
     def _grid(self, tensor: str) -> Grid:
-        """The grid of an activation, of a table, or of another constant."""
+        """The grid of an activation, or of a constant beside or instead of one: kernels of two inputs want one type."""
         if tensor not in self.grids:
             if tensor in self.ranges:
                 low, high = self.ranges[tensor].low, self.ranges[tensor].high
-                found = grid.of_range(low, high, self.scheme.activation, self.scheme.activation_symmetric)
             else:
-                found = grid.of_weight(self.array(self.floats[tensor]), None, reduced=False)
-            self.grids[tensor] = found
+                values = self.array(self.floats[tensor])
+                low, high = float(values.min()), float(values.max())
+            self.grids[tensor] = grid.of_range(low, high, self.scheme.activation, self.scheme.activation_symmetric)
         return self.grids[tensor]
 
     def _store(self, name: str, array: np.ndarray) -> str:
@@ -140,12 +140,12 @@ class _Writer:
         elif node.op_type not in placement.FOLLOWERS | placement.CLIPS | placement.TABLES:
             for position, name in enumerate(floats):
                 if name in self.floats:
-                    node.input[position] = self._constant(name, node)
+                    node.input[position] = self._weight(name, self._grid(name), None, node)
 
     def _weighted(self, node: onnx.NodeProto, floats: list[str]) -> None:
         """Weight and bias of a layer; a product of two activations has neither."""
         if floats[0] in self.floats:
-            node.input[0] = self._constant(floats[0], node)
+            node.input[0] = self._weight(floats[0], self._grid(floats[0]), None, node)
         if floats[1] not in self.floats:
             return
         weight = self.array(self.floats[floats[1]])
@@ -192,13 +192,6 @@ class _Writer:
         inputs = [stored, *parameters]
         self.new.append(self.make("DequantizeLinear", inputs, [result], f"{base}_DequantizeLinear", **along))
         return result
-
-    def _constant(self, name: str, node: onnx.NodeProto) -> str:
-        """A constant beside activations, stored as these are: kernels of two inputs want one type."""
-        values = self.array(self.floats[name])
-        extent = float(values.min()), float(values.max())
-        found = grid.of_range(*extent, self.scheme.activation, self.scheme.activation_symmetric)
-        return self._weight(name, found, None, node)
 
 
 def _plain(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
