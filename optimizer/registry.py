@@ -21,6 +21,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "simplify": "optimizer.passes.simplify",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
+        "quantize.weights": "optimizer.passes.quantize_weights",
         "half": "optimizer.passes.half",
     },
     "targets": {

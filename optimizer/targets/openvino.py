@@ -38,6 +38,7 @@ SCHEME = QuantScheme(
     activation_symmetric=True,
     per_channel=True,
     quantize_bias=False,
+    weight_only=(4, 8),
     half=("fp16", "bf16"),
 )
 COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")

@@ -1,0 +1,89 @@
+"""Second moments of what layers read, over calibration data, read in a stream: memory holds one inference at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.errors import OptimizerError
+from optimizer.formats import taps
+from optimizer.formats.calibration import Calibration
+
+if TYPE_CHECKING:
+    import onnx
+
+BUDGET = 1 << 29  # bytes of second moments held at once; more inputs mean more readings of the data
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The mean of x xᵀ over the rows x of an input: (k, k), half of what GPTQ calls the Hessian."""
+
+    matrix: np.ndarray
+    rows: int
+
+
+def rounds(
+    model: onnx.ModelProto,
+    widths: Mapping[str, int],
+    data: Calibration,
+    progress: Callable[[int, int], None],
+) -> Iterator[dict[str, Moments]]:
+    """The moments of each tensor in `widths`, of so many as BUDGET holds at a time.
+
+    `model` is changed while a round is read, and as before when it is handed out.
+    """
+    parts = _parts(widths)
+    for number, names in enumerate(parts):
+        yield _observed(
+            model,
+            {name: widths[name] for name in names},
+            data,
+            lambda done, before=number: progress(before * len(data) + done, len(parts) * len(data)),
+        )
+
+
+def _parts(widths: Mapping[str, int]) -> list[list[str]]:
+    parts: list[list[str]] = []
+    room = 0
+    for name, width in widths.items():
+        size = 8 * width * width
+        if not parts or size > room:
+            parts.append([])
+            room = BUDGET
+        parts[-1].append(name)
+        room -= size
+    return parts
+
+
+def _observed(
+    model: onnx.ModelProto, widths: Mapping[str, int], data: Calibration, progress: Callable[[int], None]
+) -> dict[str, Moments]:
+    given = {spec.name for spec in data.signature.inputs}
+    inner = [name for name in widths if name not in given]
+    sums = {name: np.zeros((width, width)) for name, width in widths.items()}
+    rows = dict.fromkeys(widths, 0)
+    session = taps.session(model, inner)
+    done = 0
+    for feeds in data.feeds(together=True):
+        values = dict(zip(inner, taps.run(session, inner, feeds), strict=True)) if inner else {}
+        for name in widths:
+            own = np.asarray(values.get(name, feeds.get(name))).reshape(-1, widths[name])
+            sums[name] += own.T @ own
+            rows[name] += len(own)
+        done += max((len(array) for array in feeds.values() if array.ndim), default=1)
+        progress(min(done, len(data)))
+    _refuse_infinite(sums)
+    return {name: Moments(sums[name] / max(rows[name], 1), rows[name]) for name in widths}
+
+
+def _refuse_infinite(sums: Mapping[str, np.ndarray]) -> None:
+    bad: Sequence[str] = [name for name, total in sums.items() if not np.isfinite(total).all()]
+    if bad:
+        raise OptimizerError(
+            f"the calibration data makes values that are not finite: {', '.join(bad[:5])}",
+            "look for infinities in the data with optc inspect, or use rtn or hqq, which need none",
+        )
