@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
@@ -37,6 +36,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     kept = selectors.select(options.keep, every, "quantize.weights: keep")
     taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
     left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
+    _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
         stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
@@ -51,6 +51,22 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("kept", sorted(kept))
     _note(ctx, rows, options)
+
+
+def _untie(model: openvino.Model, left: set[str]) -> None:
+    """Give operations that stay in float a copy of a constant that they share with one that does not.
+
+    NNCF compresses constants: a table that is also the head's weight would be compressed with it.
+    """
+    opset = openvino_format.library().opset13
+    for constant in [op for op in model.get_ops() if op.get_type_name() == "Constant" and len(op.shape) > 1]:
+        readers = list(constant.output(0).get_target_inputs())
+        floats = [port for port in readers if port.get_node().get_friendly_name() in left]
+        if floats and len(floats) < len(readers):
+            copy = opset.constant(constant.data)
+            copy.set_friendly_name(f"{constant.get_friendly_name()}/float")
+            for port in floats:
+                port.replace_source_output(copy.output(0))
 
 
 def _compressed(model: openvino.Model, options: Options, left: list[str], stream: Stream | None) -> openvino.Model:
@@ -111,14 +127,18 @@ def _row(op: Any) -> list[dict[str, Any]]:
     """What became of the weights of an operation; nothing where they are not integers."""
     for port in op.inputs():
         constants = _constants(port.get_source_output().get_node())
-        sizes = [int(constant.data.nbytes) for constant in constants]
-        main = max(constants, key=lambda c: int(np.prod(c.shape)), default=None)
-        if main is None or main.get_element_type().get_type_name() not in INTEGERS:
-            continue
-        shape = list(main.shape)
-        before = 4 * int(np.prod(shape))
-        return [{"name": op.get_friendly_name(), "op": op.get_type_name(), "shape": [int(n) for n in shape],
-                 "before": before, "after": sum(sizes)}]  # fmt: skip
+        if any(constant.get_element_type().get_type_name() in INTEGERS for constant in constants):
+            shape = [int(size) for size in port.get_shape()]
+            across = op.get_type_name() == PRODUCT and not op.get_attributes()["transpose_b"]
+            return [
+                {
+                    "name": op.get_friendly_name(),
+                    "op": op.get_type_name(),
+                    "shape": shape[::-1] if across else shape,
+                    "before": 4 * math.prod(shape),
+                    "after": sum(constant.get_byte_size() for constant in constants),
+                }
+            ]
     return []
 
 

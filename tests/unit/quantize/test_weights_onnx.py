@@ -10,9 +10,24 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from pydantic import ValidationError
-from quant_lab import INT64, OPENVINO, ORT, Bench, Data, artifact, attention, convnet, error, model, op_types, outputs
-
-from quant_lab import precision, tokens, weights  # isort: skip
+from quant_lab import (
+    OPENVINO,
+    ORT,
+    WIDTH,
+    Bench,
+    artifact,
+    attention,
+    block,
+    convnet,
+    error,
+    model,
+    op_types,
+    outputs,
+    precision,
+    tokens,
+    weights,
+    words,
+)
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
@@ -21,7 +36,6 @@ from optimizer.passes.quantize_weights import moments, packing
 from optimizer.targets import pytorch
 from optimizer.values import Artifact
 
-WIDTH = 72  # no multiple of a group
 EXACT = 1e-5  # float32 sums in another order
 ROUNDED = 0.02  # activations in 8 bits, a scale for each block
 
@@ -29,39 +43,6 @@ ROUNDED = 0.02  # activations in 8 bits, a scale for each block
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-def block(seed: int = 7) -> Any:
-    """Tokens, a table, a normalization that two products read, a Gemm with alpha and beta, a head tied to the table."""
-    random = np.random.default_rng(seed)
-
-    def normal(*shape: int) -> np.ndarray:
-        return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype("float32")
-
-    tensors = {"table.weight": normal(40, WIDTH) * 3, "scale": 1 + normal(WIDTH), "shift": normal(WIDTH)}
-    tensors |= {"up.weight": normal(WIDTH, 96), "gate.weight": normal(WIDTH, 96)}
-    tensors |= {"down.weight": normal(WIDTH, 96), "down.bias": normal(WIDTH), "flat": np.array([-1, 96])}
-    tensors["back"] = np.array([-1, 5, WIDTH])
-    nodes = [
-        helper.make_node("Gather", ["table.weight", "tokens"], ["x"], name="embed"),
-        helper.make_node("LayerNormalization", ["x", "scale", "shift"], ["n"], name="norm", axis=-1),
-        helper.make_node("MatMul", ["n", "up.weight"], ["u"], name="up"),
-        helper.make_node("MatMul", ["n", "gate.weight"], ["g"], name="gate"),
-        helper.make_node("Sigmoid", ["g"], ["s"], name="sigmoid"),
-        helper.make_node("Mul", ["u", "s"], ["m"], name="mul"),
-        helper.make_node("Reshape", ["m", "flat"], ["f"], name="flatten"),
-        helper.make_node("Gemm", ["f", "down.weight", "down.bias"], ["d"], name="down", transB=1, alpha=0.5, beta=2.0),
-        helper.make_node("Reshape", ["d", "back"], ["b"], name="unflatten"),
-        helper.make_node("Add", ["x", "b"], ["r"], name="residual"),
-        helper.make_node("Transpose", ["table.weight"], ["head.weight"], name="turn", perm=[1, 0]),
-        helper.make_node("MatMul", ["r", "head.weight"], ["logits"], name="head"),
-    ]
-    kinds = {"tokens": INT64}
-    return model(nodes, {"tokens": ["n", 5]}, {"logits": ["n", 5, 40]}, weights(**tensors), kinds=kinds)
-
-
-def words(count: int = 64) -> Data:
-    return Data({"tokens": np.random.default_rng(1).integers(0, 40, (count, 5))})
 
 
 FEEDS = words(16).feeds
