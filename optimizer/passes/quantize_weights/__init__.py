@@ -1,4 +1,4 @@
-"""quantize.weights: weights to 4 or 8 bits, a scale for each small group; activations stay as they are.
+"""quantize.weights: weights to 4 or 8 bits, a scale for each small group; activations stay float between layers.
 
 ONNX Runtime gets `MatMulNBits` and `GatherBlockQuantized`, OpenVINO compressed constants: see `onnx.py` and
 `openvino.py` beside this file.

@@ -25,7 +25,10 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import onnx
 
+# On all-MiniLM-L6-v2 (round to nearest, SICK): groups of 32 leave 13.2 dB between signal and error at 0.160 of the
+# bytes, groups of 128 10.8 dB at 0.134. Products in int8 leave the same 13.2 dB and take three quarters of the time.
 GROUP = 32
+ACCURACY_LEVEL = 4
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,11 @@ def _edit(
         edits[place].append(edit)
         extra = edit.size if edit.inner else 0  # a layer normalization keeps its size
     by_name = {node.name: node for node in graph.node}
+    level = ACCURACY_LEVEL if options.accuracy_level is None else options.accuracy_level
     rows = []
     for layer, found in zip(decided.layers, decided.found, strict=True):
         node = by_name[layer.name]
-        edit = (
-            rewrite.lookup(node, found) if layer.table else rewrite.product(node, source, found, options.accuracy_level)
-        )
+        edit = rewrite.lookup(node, found) if layer.table else rewrite.product(node, source, found, level)
         edits[layer.name].append(edit)
         shape = [len(found.codes), found.width]
         rows.append({"name": layer.name, "op": layer.op, "shape": shape, "before": 4 * shape[0] * shape[1],

@@ -29,7 +29,7 @@ class Options(Strict):
     keep: list[str] = Field([], description="left in float: node names with * and ?, /regular expressions/, op:Type")
     samples: int = Field(128, ge=1, description="calibration examples for gptq and awq, or all when there are fewer")
     accuracy_level: Literal[0, 1, 4] | None = Field(
-        None, description="how MatMulNBits of ONNX Runtime computes: 0 as it likes, 1 in float32, 4 in int8"
+        None, description="for ONNX Runtime: products in int8 (4, the default), in float32 (1), as it likes (0)"
     )
 
     @field_validator("group")

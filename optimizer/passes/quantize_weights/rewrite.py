@@ -32,7 +32,7 @@ class Edit:
         return sum(len(tensor.raw_data) for tensor in self.tensors)
 
 
-def product(node: onnx.NodeProto, source: str, found: Quantized, accuracy_level: int | None) -> Edit:
+def product(node: onnx.NodeProto, source: str, found: Quantized, accuracy_level: int) -> Edit:
     """MatMulNBits on the tensor `source` in the place of MatMul or Gemm, whose bias is added by a node of its own."""
     import onnx
 
@@ -42,8 +42,7 @@ def product(node: onnx.NodeProto, source: str, found: Quantized, accuracy_level:
         *_steps(node, found),
     ]
     settings = {"K": found.width, "N": len(found.codes), "bits": bits, "block_size": found.grid.group}
-    if accuracy_level is not None:
-        settings["accuracy_level"] = accuracy_level
+    settings["accuracy_level"] = accuracy_level
     bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
     output = f"{node.name}_unbiased" if bias else node.output[0]
     inputs = [source, *(tensor.name for tensor in tensors)]

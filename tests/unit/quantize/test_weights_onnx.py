@@ -79,12 +79,12 @@ def test_the_target_computes_with_the_dequantized_weights(
 ) -> None:
     source = artifact(block(), bench.root / "m")
     options = {"bits": bits, "group": group, "symmetric": symmetric, "algorithm": algorithm, "embeddings": True}
-    found = bench.run(quantize_weights, source, ORT, words(), **options)
+    found = bench.run(quantize_weights, source, ORT, words(), accuracy_level=1, **options)
     expected = outputs(in_float(found, bench.root / "float"), FEEDS)
     assert error(expected, outputs(found, FEEDS)) < EXACT
     assert 0 < error(outputs(source, FEEDS), expected) < (0.25 if bits == 4 else 0.02)
     assert onnx_format.read(found.path) == source.signature
-    rounded = bench.run(quantize_weights, source, ORT, words(), accuracy_level=4, **options)
+    rounded = bench.run(quantize_weights, source, ORT, words(), **options)
     assert error(expected, outputs(rounded, FEEDS)) < ROUNDED
 
 
@@ -193,7 +193,7 @@ def test_a_model_without_products_says_what_it_has(bench: Bench) -> None:
 
 def test_products_of_activations_are_left_alone(bench: Bench) -> None:
     source = artifact(attention(), bench.root / "m")
-    found = bench.run(quantize_weights, source, ORT)
+    found = bench.run(quantize_weights, source, ORT, accuracy_level=0)
     assert bench.notes["quantized"] == {"MatMul": 3}
     assert precision(found) == "int4 weights (3 of 5 convolutions and matrix products), float32 elsewhere"
     assert error(outputs(in_float(found, bench.root / "f"), tokens(8).feeds), outputs(found, tokens(8).feeds)) < EXACT
