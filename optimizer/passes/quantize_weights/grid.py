@@ -88,9 +88,10 @@ def _positive(scales: np.ndarray, spans: np.ndarray) -> np.ndarray:
 
 def rounded(groups: np.ndarray, steps: Steps, grid: Grid) -> np.ndarray:
     """The nearest codes, int8, in the shape of `groups` (n, groups, group)."""
-    found = groups / steps.scales[..., None]
+    found: np.ndarray = groups / steps.scales[..., None]
     found += steps.zeros[..., None] + np.float32(0.5)
-    return np.clip(np.floor(found, out=found), grid.low, grid.high, out=found).astype(np.int8)
+    codes: np.ndarray = np.clip(np.floor(found), grid.low, grid.high).astype(np.int8)
+    return codes
 
 
 def restored(codes: np.ndarray, steps: Steps) -> np.ndarray:

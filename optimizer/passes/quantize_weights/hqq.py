@@ -54,4 +54,5 @@ def _shrunk(errors: np.ndarray, beta: float) -> np.ndarray:
     """The proximal step of the lp norm (generalized soft-thresholding, Badri and Shaji, equation 4)."""
     sizes = np.abs(errors)
     with np.errstate(divide="ignore"):  # an error of zero has an infinite threshold, and stays zero
-        return np.sign(errors) * np.maximum(sizes - sizes ** (POWER - 1) / beta, 0)
+        found: np.ndarray = np.sign(errors) * np.maximum(sizes - sizes ** (POWER - 1) / beta, 0)
+    return found

@@ -39,12 +39,11 @@ def rounds(
     """
     parts = _parts(widths)
     for number, names in enumerate(parts):
-        yield _observed(
-            model,
-            {name: widths[name] for name in names},
-            data,
-            lambda done, before=number: progress(before * len(data) + done, len(parts) * len(data)),
-        )
+
+        def advance(done: int, before: int = number * len(data)) -> None:
+            progress(before + done, len(parts) * len(data))
+
+        yield _observed(model, {name: widths[name] for name in names}, data, advance)
 
 
 def _parts(widths: Mapping[str, int]) -> list[list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from optimizer.passes.quantize_weights import awq, gptq, grid, hqq, layers, mome
 from optimizer.passes.quantize_weights.grid import Grid, Quantized
 from optimizer.passes.quantize_weights.layers import Layer
 from optimizer.passes.quantize_weights.options import CALIBRATED, Options
+from optimizer.passes.quantize_weights.record import Row, record
 from optimizer.protocols import Context
 from optimizer.values import Artifact
 
@@ -48,13 +50,14 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     chosen = _chosen(model, kept, options, ctx.warn)
     steps = Grid(options.bits, int(options.group or GROUP), options.symmetric)
     edits: defaultdict[str, list[rewrite.Edit]] = defaultdict(list)
-    rows = []
+    whole = sum(4 * math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == layers.FLOAT)
+    rows: list[Row] = []
     for decided in _decided(model, chosen, steps, options, ctx, source):
         rows += _edit(model, decided, options, edits)
     rewrite.apply(model, edits)
     onnx_format.save(model, out)
     ctx.note("kept", sorted(kept))
-    _note(ctx, rows, options, steps)
+    record(ctx, rows, options, steps.group, whole)
 
 
 def _chosen(model: onnx.ModelProto, kept: set[str], options: Options, warn: Callable[[str], None]) -> list[Layer]:
@@ -133,7 +136,7 @@ def _warn_of_few(found: dict[str, moments.Moments], warn: Callable[[str], None])
 
 def _edit(
     model: onnx.ModelProto, decided: Decided, options: Options, edits: defaultdict[str, list[rewrite.Edit]]
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Add the edits of some layers, and say what they changed."""
     graph = model.graph
     source, extra = decided.layers[0].input, 0
@@ -148,24 +151,7 @@ def _edit(
         node = by_name[layer.name]
         edit = rewrite.lookup(node, found) if layer.table else rewrite.product(node, source, found, level)
         edits[layer.name].append(edit)
-        shape = [len(found.codes), found.width]
-        rows.append({"name": layer.name, "op": layer.op, "shape": shape, "before": 4 * shape[0] * shape[1],
-                     "after": edit.size + extra})  # fmt: skip
+        shape = (len(found.codes), found.width)
+        rows.append(Row(layer.name, layer.op, shape, 4 * math.prod(shape), edit.size + extra))
         extra = 0
     return rows
-
-
-def _note(ctx: Context, rows: list[dict[str, Any]], options: Options, steps: Grid) -> None:
-    before, after = (sum(row[side] for row in rows) for side in ("before", "after"))
-    ctx.note("quantized", dict(Counter(row["op"] for row in rows)))
-    ctx.note(
-        "weights",
-        {
-            "algorithm": options.algorithm,
-            "bits": steps.bits,
-            "group": steps.group,
-            "symmetric": steps.symmetric,
-            "bytes": {"before": before, "after": after, "ratio": round(after / before, 4)},
-            "layers": rows,
-        },
-    )

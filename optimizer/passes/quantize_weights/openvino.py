@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
 from optimizer.formats.signals import own_signal_stack
 from optimizer.passes.quantize_weights.options import CALIBRATED, Options
+from optimizer.passes.quantize_weights.record import Row, record
 from optimizer.protocols import Context
 from optimizer.values import Artifact
 
@@ -36,6 +36,8 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     kept = selectors.select(options.keep, every, "quantize.weights: keep")
     taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
     left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
+    constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+    whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
     _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
@@ -50,7 +52,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
         )
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("kept", sorted(kept))
-    _note(ctx, rows, options)
+    record(ctx, rows, options, options.group or (GROUP if options.bits == 4 else "channel"), whole)
 
 
 def _untie(model: openvino.Model, left: set[str]) -> None:
@@ -123,22 +125,16 @@ def _width(op: Any) -> int | None:
     return int(node.shape[0 if across else 1])
 
 
-def _row(op: Any) -> list[dict[str, Any]]:
+def _row(op: Any) -> list[Row]:
     """What became of the weights of an operation; nothing where they are not integers."""
     for port in op.inputs():
         constants = _constants(port.get_source_output().get_node())
         if any(constant.get_element_type().get_type_name() in INTEGERS for constant in constants):
-            shape = [int(size) for size in port.get_shape()]
+            shape = tuple(int(size) for size in port.get_shape())
             across = op.get_type_name() == PRODUCT and not op.get_attributes()["transpose_b"]
-            return [
-                {
-                    "name": op.get_friendly_name(),
-                    "op": op.get_type_name(),
-                    "shape": shape[::-1] if across else shape,
-                    "before": 4 * math.prod(shape),
-                    "after": sum(constant.get_byte_size() for constant in constants),
-                }
-            ]
+            turned = (*shape[:-2], shape[-1], shape[-2]) if across else shape
+            after = sum(constant.get_byte_size() for constant in constants)
+            return [Row(op.get_friendly_name(), op.get_type_name(), turned, 4 * math.prod(shape), after)]
     return []
 
 
@@ -151,19 +147,3 @@ def _constants(node: Any) -> list[Any]:
         return []
     sides = node.inputs() if kind in ("Subtract", "Multiply") else node.inputs()[:1]
     return [found for port in sides for found in _constants(port.get_source_output().get_node())]
-
-
-def _note(ctx: Context, rows: list[dict[str, Any]], options: Options) -> None:
-    before, after = (sum(row[side] for row in rows) for side in ("before", "after"))
-    ctx.note("quantized", dict(Counter(row["op"] for row in rows)))
-    ctx.note(
-        "weights",
-        {
-            "algorithm": options.algorithm,
-            "bits": options.bits,
-            "group": options.group or (GROUP if options.bits == 4 else "channel"),
-            "symmetric": options.symmetric,
-            "bytes": {"before": before, "after": after, "ratio": round(after / before, 4)},
-            "layers": rows,
-        },
-    )

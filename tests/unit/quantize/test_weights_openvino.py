@@ -77,7 +77,7 @@ def test_products_and_tables_are_recorded_with_their_bytes(bench: Bench, bits: i
     note = bench.notes["weights"]
     assert note["group"] == (32 if bits == 4 else "channel")
     rows = {row["name"]: row for row in note["layers"]}
-    assert rows["up"]["shape"] == [96, 64]
+    assert rows["up"]["shape"] == (96, 64)
     groups = 2 if bits == 4 else 1
     least = 96 * (64 * bits // 8 + groups * (2 + bits // 8))  # codes, float16 scales and zero points
     assert least <= rows["up"]["after"] <= least + 96 * groups
