@@ -131,7 +131,8 @@ class _Chain:
     def _append(self, use: str, plugin: Any, options: BaseModel, produces: str) -> None:
         scheme = self.target.SCHEME if plugin.SCHEMED else None
         tools = _tools(use, plugin, options, scheme)
-        missing = [role for role in plugin.DATA if role not in self.digests]
+        reads = roles(plugin, options)
+        missing = [role for role in reads if role not in self.digests]
         if missing:
             raise OptimizerError(
                 f"{self.label}: the step '{use}' needs the data role '{missing[0]}'; the recipe has "
@@ -162,8 +163,9 @@ class _Chain:
             "source": source,
             "tools": tools,
         }
-        if plugin.DATA:
-            found["data"] = {role: self.digests[role] for role in plugin.DATA}
+        reads = roles(plugin, options)
+        if reads:
+            found["data"] = {role: self.digests[role] for role in reads}
             found["seed"] = self.recipe.seed
         if scheme:
             found["scheme"] = fingerprint.of_value(vars(scheme))
@@ -175,6 +177,12 @@ def _compile_options(plugin: Any, options: BaseModel) -> dict[str, Any]:
     found = schema.ingredients(options)
     kept = getattr(plugin, "COMPILE", None)
     return {k: v for k, v in found.items() if (kept is None or k in kept) and k != "license"}
+
+
+def roles(plugin: Any, options: BaseModel) -> tuple[str, ...]:
+    """The data roles that a step reads with these options."""
+    found: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
+    return found
 
 
 def _listed(names: tuple[str, ...]) -> str:

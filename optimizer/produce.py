@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
-from optimizer.chain import Step
+from optimizer.chain import Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
@@ -157,7 +157,7 @@ class Producer:
         given = self.samples(signature) if signature else None
         latency = self.plan.recipe.measure.latency
         return Context(
-            data={role: self.dataset(role) for role in step.plugin.DATA},
+            data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
             scheme=step.scheme,
             seed=self.plan.recipe.seed,
             threads=latency.threads if latency else 1,

@@ -104,7 +104,8 @@ class Pass(Protocol):
 
     Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
     target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
-    libraries work; `stale(path, options) -> bool`, whether a stored artifact points at files that have moved.
+    libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
+    `stale(path, options) -> bool`, whether a stored artifact points at files that have moved.
     """
 
     VERSION: int  # raise it when the same ingredients would give another result

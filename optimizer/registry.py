@@ -22,6 +22,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fuse": "optimizer.passes.fuse",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
+        "quantize.weights": "optimizer.passes.quantize_weights",
         "half": "optimizer.passes.half",
     },
     "targets": {

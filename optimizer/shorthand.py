@@ -16,6 +16,8 @@ PRECISIONS: dict[str, list[Any]] = {
     "bf16": [{"half": {"dtype": "bf16"}}],
     "int8": ["quantize.static"],
     "int8-dynamic": ["quantize.dynamic"],
+    "int8-weights": [{"quantize.weights": {"bits": 8}}],
+    "int4": ["quantize.weights"],
 }
 
 

@@ -176,6 +176,9 @@ def _step(module: ModuleType) -> Iterator[str]:
     if limit is not None and (not isinstance(limit, int | float) or limit < 0):
         yield "LIMIT is neither None nor a tolerance"
     yield from _functions(module, {"run": 4})
+    for name in ("data", "tools"):
+        if hasattr(module, name):
+            yield from _functions(module, {name: 1})
     if hasattr(module, "refuse"):
         yield from _functions(module, {"refuse": 2})
 

@@ -97,6 +97,7 @@ class QuantScheme:
     constant_weights_only: tuple[str, ...] = ()  # of these op types only nodes with a constant weight
     float_outputs: tuple[str, ...] = ()  # of these op types the output is left in float
     dynamic: bool = False  # has kernels for dynamically quantized MatMul
+    weight_only: tuple[int, ...] = ()  # widths in bits of integer weights that it multiplies with float activations
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
     fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
 

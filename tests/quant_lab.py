@@ -19,6 +19,7 @@ from optimizer.targets import openvino as openvino_target
 from optimizer.values import Artifact, QuantScheme
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+WIDTH = 72  # of `block`: no multiple of a group
 ORT, OPENVINO = ort_target.SCHEME, openvino_target.SCHEME
 
 
@@ -90,6 +91,35 @@ def attention(mask: float = float(np.finfo(np.float32).min)) -> Any:
     return model(nodes, {"tokens": ["n", 5]}, {"y": ["n", 5, 8]}, tensors, kinds={"tokens": INT64})
 
 
+def block(width: int = WIDTH, seed: int = 7) -> Any:
+    """Tokens, a table, a normalization that two products read, a Gemm with alpha and beta, a head tied to the table."""
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype("float32")
+
+    tensors = {"table.weight": normal(40, width) * 3, "scale": 1 + normal(width), "shift": normal(width)}
+    tensors |= {"up.weight": normal(width, 96), "gate.weight": normal(width, 96)}
+    tensors |= {"down.weight": normal(width, 96), "down.bias": normal(width), "flat": np.array([-1, 96])}
+    tensors["back"] = np.array([-1, 5, width])
+    nodes = [
+        helper.make_node("Gather", ["table.weight", "tokens"], ["x"], name="embed"),
+        helper.make_node("LayerNormalization", ["x", "scale", "shift"], ["n"], name="norm", axis=-1),
+        helper.make_node("MatMul", ["n", "up.weight"], ["u"], name="up"),
+        helper.make_node("MatMul", ["n", "gate.weight"], ["g"], name="gate"),
+        helper.make_node("Sigmoid", ["g"], ["s"], name="sigmoid"),
+        helper.make_node("Mul", ["u", "s"], ["m"], name="mul"),
+        helper.make_node("Reshape", ["m", "flat"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "down.weight", "down.bias"], ["d"], name="down", transB=1, alpha=0.5, beta=2.0),
+        helper.make_node("Reshape", ["d", "back"], ["b"], name="unflatten"),
+        helper.make_node("Add", ["x", "b"], ["r"], name="residual"),
+        helper.make_node("Transpose", ["table.weight"], ["head.weight"], name="turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["r", "head.weight"], ["logits"], name="head"),
+    ]
+    kinds = {"tokens": INT64}
+    return model(nodes, {"tokens": ["n", 5]}, {"logits": ["n", 5, 40]}, weights(**tensors), kinds=kinds)
+
+
 @dataclass
 class Data:
     """Examples in memory; remembers the size of every batch that it gave."""
@@ -117,6 +147,10 @@ def images(count: int = 32, seed: int = 0, views: int = 1) -> Data:
 
 def tokens(count: int = 32) -> Data:
     return Data({"tokens": np.random.default_rng(1).integers(0, 20, (count, 5))})
+
+
+def words(count: int = 64) -> Data:
+    return Data({"tokens": np.random.default_rng(1).integers(0, 40, (count, 5))})
 
 
 def artifact(built: Any, folder: Path) -> Artifact:

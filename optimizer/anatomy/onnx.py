@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,54 @@ def _name(node: Any) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
-def _parameters(graph: Any) -> dict[str, int]:
+@dataclass(frozen=True)
+class Packed:
+    """Weights that an operator of ONNX Runtime reads as integers of less than a byte, or with a scale per group."""
+
+    node: Any
+    codes: str  # the initializer
+    bits: int
+    shape: Shape  # of the weights, as MatMul or Gather would read them
+
+
+def packed_weights(graph: Any) -> list[Packed]:
+    """The integer weights of MatMulNBits and GatherBlockQuantized."""
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    found = []
+    for node in _nodes(graph):
+        numbers = {a.name: a.i for a in node.attribute}
+        bits = numbers.get("bits", 4)
+        if node.op_type == "MatMulNBits":
+            found.append(Packed(node, node.input[1], bits, (numbers["K"], numbers["N"])))
+        elif node.op_type == "GatherBlockQuantized" and node.input[0] in dims:
+            rows, *columns = dims[node.input[0]]
+            found.append(Packed(node, node.input[0], bits, (rows, prod(columns) * 8 // bits)))
+    return found
+
+
+def _unpack(graph: Any) -> None:
+    """Put operators of ONNX in the place of those that read packed weights: shape inference knows no others."""
     import onnx
 
+    for packed in packed_weights(graph):
+        node = packed.node
+        weight = f"{node.output[0]}_weights"
+        graph.input.append(onnx.helper.make_tensor_value_info(weight, onnx.TensorProto.FLOAT, packed.shape))
+        product = node.op_type == "MatMulNBits"
+        inputs = [node.input[0], weight] if product else [weight, node.input[1]]
+        node.CopyFrom(onnx.helper.make_node("MatMul" if product else "Gather", inputs, node.output, name=node.name))
+
+
+def _parameters(graph: Any) -> dict[str, int]:
+    """Type -> how many values; packed weights count as the weights that they hold."""
+    import onnx
+
+    packed = {p.codes: (f"int{p.bits}", prod(p.shape)) for p in packed_weights(graph)}
     found: Counter[str] = Counter()
     for tensor in graph.initializer:
-        found[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += prod(tensor.dims)
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        name, values = packed.get(tensor.name, (kind, prod(tensor.dims)))
+        found[name] += values
     renamed = {"float": "float32", "double": "float64"}
     return {renamed.get(name, name): values for name, values in found.most_common()}
 
@@ -82,6 +125,7 @@ def shapes(model: Any, sizes: Mapping[str, int]) -> dict[str, Shape]:
             name = dim.dim_param or (f"{value.name}_{axis}" if not dim.HasField("dim_value") else "")
             if name in sizes:
                 dim.dim_value = sizes[name]
+    _unpack(fixed.graph)
     # What an exporter wrote down about inner tensors may name dimensions that no input has.
     del fixed.graph.value_info[:]
     try:

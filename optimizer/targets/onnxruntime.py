@@ -7,7 +7,7 @@ import functools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,7 @@ from optimizer.values import Artifact, QuantScheme
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     import onnxruntime
 
 VERSION = 1
@@ -46,6 +47,7 @@ SCHEME = QuantScheme(
     constant_weights_only=("MatMul", "Gemm"),
     float_outputs=("MatMul", "Gemm"),
     dynamic=True,
+    weight_only=(4, 8),
     half=("fp16",),
     fused=("MultiHeadAttention", "LayerNormalization", "Gelu"),
 )  # fmt: skip
@@ -57,6 +59,8 @@ FLOAT_OPS = frozenset((
     "Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Attention",
     "MultiHeadAttention", "LSTM", "GRU",
 ))  # fmt: skip
+WEIGHT_OPS = frozenset(("MatMulNBits",))
+KERNEL = "_kernel_time"  # how the profile calls the run of a node
 TYPES = {"float": "float32", "double": "float64"}
 
 
@@ -114,6 +118,7 @@ class _Loaded:
     def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
         self.signature = artifact.signature
         self._session = session
+        self._file = artifact.path / onnx_format.FILE
         self._names = [spec.name for spec in artifact.signature.outputs]
         self._faults = onnx_format.ort_faults()
         self._profile: Path | None = None
@@ -126,7 +131,9 @@ class _Loaded:
                 self(synthetic_feeds(self.signature, dict.fromkeys(self.signature.symbols(), 1), seed=0))
             except OptimizerError:
                 self._end_profile()  # such a small input does not fit: only the kernels before the fault are known
-        return describe(json.loads(Path(str(self._profile)).read_bytes()))
+        events = json.loads(Path(str(self._profile)).read_bytes())
+        alone = any(event.get("args", {}).get("op_name") in WEIGHT_OPS for event in events)
+        return describe(events, weight_widths(onnx_format.parse(self._file)) if alone else None)
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         try:
@@ -150,16 +157,39 @@ class _Loaded:
         self._profile = Path(self._session.end_profiling())
 
 
-def describe(events: list[dict[str, Any]]) -> str:
-    """What ran in words, such as `int8 (21 of 22 convolutions and matrix products), float32 elsewhere`."""
-    kernels = {e["args"]["node_index"]: e["args"] for e in events if e.get("name", "").endswith("_kernel_time")}
-    floats = Counter(_float_type(kernel) for kernel in kernels.values() if kernel["op_name"] in FLOAT_OPS)
-    integers = sum(kernel["op_name"] in INTEGER_OPS for kernel in kernels.values())
-    total = integers + sum(floats.values())
-    name, count = floats.most_common(1)[0] if floats else ("float32", 0)
-    if integers:
-        return f"int8 ({integers} of {total} convolutions and matrix products), {name} elsewhere"
-    return name if count == total else f"{name} ({count} of {total} convolutions and matrix products)"
+def weight_widths(model: onnx.ModelProto) -> dict[str, int]:
+    """Node -> bits of its weights, for products of float activations with integer weights; the profile is silent."""
+    nodes = (node for node in model.graph.node if node.op_type in WEIGHT_OPS)
+    return {node.name: next((a.i for a in node.attribute if a.name == "bits"), 4) for node in nodes}
+
+
+def describe(events: list[dict[str, Any]], widths: Mapping[str, int] | None = None) -> str:
+    """What ran in words, such as `int8 (21 of 22 convolutions and matrix products), float32 elsewhere`.
+
+    Integer weights alone are told apart, by `widths` (see `weight_widths`): `int4 weights (24 of 36 ...)`.
+    """
+    kernels = {
+        e["args"]["node_index"]: (e["name"].removesuffix(KERNEL), e["args"])
+        for e in events
+        if e.get("name", "").endswith(KERNEL)
+    }
+    ran: Counter[str] = Counter()
+    floats: Counter[str] = Counter()
+    for name, kernel in kernels.values():
+        if kernel["op_name"] in FLOAT_OPS:
+            floats[_float_type(kernel)] += 1
+        elif kernel["op_name"] in INTEGER_OPS:
+            ran["int8"] += 1
+        elif kernel["op_name"] in WEIGHT_OPS:
+            ran[f"int{(widths or {}).get(name, 4)} weights"] += 1
+    total = ran.total() + floats.total()
+    rest, count = floats.most_common(1)[0] if floats else ("float32", 0)
+    of = f"of {total} convolutions and matrix products"
+    if ran:
+        first, *others = ran.most_common()
+        parts = [f"{first[0]} ({first[1]} {of})", *(f"{kind} ({number})" for kind, number in others)]
+        return f"{', '.join(parts)}, {rest} elsewhere"
+    return rest if count == total else f"{rest} ({count} {of})"
 
 
 def _float_type(kernel: dict[str, Any]) -> str:

@@ -38,10 +38,11 @@ SCHEME = QuantScheme(
     activation_symmetric=True,
     per_channel=True,
     quantize_bias=False,
+    weight_only=(4, 8),
     half=("fp16", "bf16"),
 )
 COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")
-INTEGERS = ("i8", "u8", "i4", "u4")
+INTEGERS = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
 
 
 class Options(Strict):
@@ -206,21 +207,36 @@ class _Compiled:
 
 
 def _layer(node: Any) -> str | None:
-    """The type in which a convolution or matrix product runs; None for everything else."""
+    """The type in which a convolution or matrix product runs; None for everything else.
+
+    The runtime names the type of the weights where these are integers; `u4 weights` where the other factor is none.
+    """
     info = node.get_rt_info()
-    return str(info["runtimePrecision"].astype(str)) if info["layerType"].astype(str) in COUNTED else None
+    if info["layerType"].astype(str) not in COUNTED:
+        return None
+    kind = str(info["runtimePrecision"].astype(str))
+    source = node.input(0).get_source_output().get_node().get_rt_info()
+    given = str(source["outputPrecisions"].astype(str)).partition(",")[0]
+    return f"{kind} weights" if kind in INTEGERS and given not in INTEGERS else kind
 
 
 def describe(layers: Counter[str], hint: str) -> str:
     """What runs in words, such as `int8 (21 of 22 convolutions and matrix products), float32 elsewhere`.
 
-    `layers`: OpenVINO's short type names of those layers; `hint`: of everything else.
+    `layers`: OpenVINO's short type names of those layers, with `weights` after them where only these are integers;
+    `hint`: of everything else.
     """
     rest = openvino_format.TYPES.get(hint, hint)
-    total = sum(layers.values())
-    integers = sum(layers[name] for name in INTEGERS)
+    of = f"of {sum(layers.values())} convolutions and matrix products"
+    integers: Counter[str] = Counter()
+    for name, count in layers.items():
+        kind, _, alone = name.partition(" ")
+        if kind in INTEGERS:
+            integers[f"{INTEGERS[kind]} {alone}".strip()] += count
     if integers:
-        return f"int8 ({integers} of {total} convolutions and matrix products), {rest} elsewhere"
+        first, *others = integers.most_common()
+        parts = [f"{first[0]} ({first[1]} {of})", *(f"{kind} ({number})" for kind, number in others)]
+        return f"{', '.join(parts)}, {rest} elsewhere"
     most = layers.most_common(1)[0] if layers else (hint, 0)
     name = openvino_format.TYPES.get(most[0], most[0])
-    return name if most[1] == total else f"{name} ({most[1]} of {total} convolutions and matrix products)"
+    return name if most[1] == sum(layers.values()) else f"{name} ({most[1]} {of})"

@@ -13,10 +13,10 @@ from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats.calibration import Calibration
 from optimizer.passes.quantize_static import attention, placement, ranges, thresholds, writer
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
-from optimizer.passes.quantize_static.samples import Calibration
 from optimizer.protocols import Context
 from optimizer.values import Artifact, QuantScheme
 

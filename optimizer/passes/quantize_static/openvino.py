@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
-from optimizer.errors import OptimizerError, missing_extra, unknown
+from optimizer.errors import OptimizerError, unknown
+from optimizer.formats import nncf as nncf_library
 from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
+from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
 from optimizer.formats.signals import own_signal_stack
 from optimizer.passes.quantize_static import attention
 from optimizer.passes.quantize_static.options import Options
-from optimizer.passes.quantize_static.samples import Calibration
-from optimizer.protocols import Context, Feeds
+from optimizer.protocols import Context
 from optimizer.values import Artifact, QuantScheme
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     left = kept | _others(options, every)
     transformer = _is_transformer(model, options)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
-    result = _nncf(model, options, scheme, transformer, sorted(left), _Stream(data, ctx.progress))
+    result = _nncf(model, options, scheme, transformer, sorted(left), Stream(data, ctx.progress))
     counts = quantized(result)
     if not counts:
         raise OptimizerError(
@@ -53,19 +50,6 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     ctx.note("architecture", "transformer" if transformer else "cnn")
     ctx.note("kept", sorted(kept))
     ctx.note("calibration", {"method": options.method, "samples": len(data)})
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """Calibration samples that NNCF may read as often as it likes, with progress per reading."""
-
-    data: Calibration
-    progress: Callable[[int, int], None]
-
-    def __iter__(self) -> Iterator[Feeds]:
-        for done, feeds in enumerate(self.data.feeds(), start=1):
-            self.progress(min(done, len(self.data)), len(self.data))
-            yield feeds
 
 
 def _others(options: Options, every: list[selectors.Node]) -> set[str]:
@@ -98,10 +82,10 @@ def _value(port: Any) -> str:
 
 
 def _nncf(
-    model: openvino.Model, options: Options, scheme: QuantScheme, transformer: bool, left: list[str], stream: _Stream
+    model: openvino.Model, options: Options, scheme: QuantScheme, transformer: bool, left: list[str], stream: Stream
 ) -> openvino.Model:
     """NNCF's post-training quantization, as the options and the scheme have it."""
-    with quiet(), own_signal_stack(), _silent_nncf() as nncf:
+    with quiet(), own_signal_stack(), nncf_library.silent("quantize.static for openvino") as nncf:
         symmetric = (
             nncf.QuantizationPreset.PERFORMANCE if scheme.activation_symmetric else nncf.QuantizationPreset.MIXED
         )
@@ -121,22 +105,6 @@ def _nncf(
                 f"NNCF {nncf.__version__} cannot quantize the model: {' '.join(str(error).split())[:400]}",
                 "leave the offending nodes in float with keep, or check the calibration data with optc inspect",
             ) from error
-
-
-@contextlib.contextmanager
-def _silent_nncf() -> Iterator[Any]:
-    """The module `nncf` with its logger and its progress bars quiet."""
-    try:
-        import nncf
-    except ImportError:
-        raise missing_extra("nncf", "openvino", "quantize.static for openvino") from None
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield nncf
-    finally:
-        logger.setLevel(before)
 
 
 def _parameters(options: Options, scheme: QuantScheme) -> Any:

@@ -25,15 +25,24 @@ Shape = Sequence[int | str]
 
 
 def save(
-    path: Path, nodes: list[Any], inputs: dict[str, Shape], outputs: dict[str, Shape | None], weights: dict[str, Shape]
+    path: Path,
+    nodes: list[Any],
+    inputs: dict[str, Shape],
+    outputs: dict[str, Shape | None],
+    weights: dict[str, Shape],
+    kinds: dict[str, type[np.generic]] | None = None,
 ) -> Path:
-    """An ONNX file with float32 weights of these shapes."""
-    tensors = [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()]
+    """An ONNX file with weights of these shapes, float32 like its inputs unless `kinds` says otherwise."""
+
+    def kind(name: str) -> Any:
+        return (kinds or {}).get(name, np.float32)
+
+    tensors = [numpy_helper.from_array(np.zeros(shape, kind(name)), name) for name, shape in weights.items()]
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
         "g",
-        [info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind(name))), shape) for name, shape in inputs.items()],
         [info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         tensors,
     )
@@ -80,6 +89,21 @@ def test_macs_are_those_of_the_definition(
         assert found.uncounted == ()
     assert found.values == sum(int(np.prod(shape)) for shape in weights.values())
     assert found.operators == {made.op_type: 1}
+
+
+def test_packed_weights_count_as_what_they_hold(tmp_path: Path) -> None:
+    settings = {"bits": 4, "block_size": 32, "domain": "com.microsoft"}
+    made = [
+        node("GatherBlockQuantized", "table i s1", "h", gather_axis=0, quantize_axis=1, **settings),
+        node("MatMulNBits", "h codes s2", "g", K=40, N=6, **settings),
+        node("MatMul", "g w"),
+    ]
+    weights = {"table": [9, 20], "s1": [9, 2], "codes": [6, 2, 16], "s2": [6, 2], "w": [6, 3]}
+    kinds: dict[str, type[np.generic]] = {"i": np.int64, "table": np.uint8, "codes": np.uint8}
+    path = save(tmp_path / "m.onnx", made, {"i": ["n"]}, {"y": None}, weights, kinds)
+    found = onnx_anatomy.dissect(path, {"n": 5})
+    assert found.macs == 5 * (40 * 6 + 6 * 3)
+    assert found.parameters == {"int4": 9 * 40 + 40 * 6, "float32": 18 + 12 + 18}
 
 
 def test_an_operator_of_unknown_shape_is_named_not_guessed(tmp_path: Path) -> None:

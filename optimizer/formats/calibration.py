@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from optimizer.errors import OptimizerError
@@ -55,3 +55,16 @@ def _cut(feeds: Feeds, rows: int) -> Iterator[Feeds]:
     total = min((len(array) for array in feeds.values() if array.ndim), default=0)
     for start in range(0, total - rows + 1, rows):
         yield {name: array[start : start + rows] if array.ndim else array for name, array in feeds.items()}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Calibration samples that a library may read as often as it likes, with progress per reading."""
+
+    data: Calibration
+    progress: Callable[[int, int], None]
+
+    def __iter__(self) -> Iterator[Feeds]:
+        for done, feeds in enumerate(self.data.feeds(), start=1):
+            self.progress(min(done, len(self.data)), len(self.data))
+            yield feeds

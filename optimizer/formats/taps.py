@@ -1,0 +1,60 @@
+"""Values from inside an ONNX graph: a session that gives them too, run on calibration samples."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimizer import machine
+from optimizer.errors import OptimizerError
+from optimizer.formats import onnx as onnx_format
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+
+def session(
+    model: onnx.ModelProto, outputs: Iterable[str], nodes: Sequence[onnx.NodeProto] = ()
+) -> onnxruntime.InferenceSession:
+    """A session of the model with these `nodes` added, which also gives the float tensors in `outputs`.
+
+    The graph is extended in place and restored, which spares a second copy of the weights.
+    """
+    import onnx
+
+    graph = model.graph
+    before = len(graph.node), len(graph.output)
+    try:
+        present = {value.name for value in graph.output}
+        graph.node.extend(nodes)
+        for name in outputs:
+            if name not in present:
+                graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+            onnx_format.save(model, Path(folder))
+            found = onnx_format.inference_session(Path(folder), machine.here().cores)
+            # Saving moves the weights of a large model out of the message.
+            onnx.load_external_data_for_model(model, folder)
+            return found
+    finally:
+        del graph.node[before[0] :]
+        del graph.output[before[1] :]
+
+
+def run(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The named values on one sample. Raises OptimizerError when the model does not take it."""
+    try:
+        found: list[np.ndarray] = session.run(names, dict(feeds))
+    except onnx_format.ort_faults() as error:
+        given = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in feeds.items())
+        raise OptimizerError(
+            f"the model does not run on the calibration sample {given}: {' '.join(str(error).split())[:300]}",
+            "the data must have the shapes and types of the model's inputs; optc inspect shows them",
+        ) from None
+    return found

@@ -1,0 +1,157 @@
+"""Weight-only quantization of ONNX: which layers, decided by which algorithm, written for ONNX Runtime."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer import selectors
+from optimizer.errors import OptimizerError
+from optimizer.formats import nodes, onnx_ready
+from optimizer.formats import onnx as onnx_format
+from optimizer.formats.calibration import Calibration
+from optimizer.passes.quantize_weights import awq, gptq, grid, hqq, layers, moments, rewrite
+from optimizer.passes.quantize_weights.grid import Grid, Quantized
+from optimizer.passes.quantize_weights.layers import Layer
+from optimizer.passes.quantize_weights.options import CALIBRATED, Options
+from optimizer.passes.quantize_weights.record import Row, record
+from optimizer.protocols import Context
+from optimizer.values import Artifact
+
+if TYPE_CHECKING:
+    import onnx
+
+# On all-MiniLM-L6-v2 (round to nearest, SICK): groups of 32 leave 13.2 dB between signal and error at 0.160 of the
+# bytes, groups of 128 10.8 dB at 0.134. Products in int8 leave the same 13.2 dB and take three quarters of the time.
+GROUP = 32
+ACCURACY_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Layers that read one tensor, their new weights, and what that tensor is to be divided by."""
+
+    layers: Sequence[Layer]
+    found: Sequence[Quantized]
+    factors: np.ndarray | None = None
+
+
+def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Write the model with integer weights into `out`."""
+    model = onnx_ready.prepared(source)
+    onnx_ready.unmark(model)
+    kept = selectors.select(options.keep, nodes.onnx_nodes(model), "quantize.weights: keep")
+    chosen = _chosen(model, kept, options, ctx.warn)
+    steps = Grid(options.bits, int(options.group or GROUP), options.symmetric)
+    edits: defaultdict[str, list[rewrite.Edit]] = defaultdict(list)
+    whole = sum(4 * math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == layers.FLOAT)
+    rows: list[Row] = []
+    for decided in _decided(model, chosen, steps, options, ctx, source):
+        rows += _edit(model, decided, options, edits)
+    rewrite.apply(model, edits)
+    onnx_format.save(model, out)
+    ctx.note("kept", sorted(kept))
+    record(ctx, rows, options, steps.group, whole)
+
+
+def _chosen(model: onnx.ModelProto, kept: set[str], options: Options, warn: Callable[[str], None]) -> list[Layer]:
+    """The layers to quantize: with finite weights, and not kept."""
+    every = layers.found(model, options.embeddings)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    able = [layer for layer in every if layer.name not in kept]
+    infinite = [layer.name for layer in able if not np.isfinite(layers.weights(tensors[layer.weight], layer)).all()]
+    if infinite:
+        warn(f"left in float because their weights are not finite: {', '.join(infinite[:8])}")
+    odd = [n.name for n in able if n.table and tensors[n.weight].dims[1] * options.bits % 8]
+    if odd:
+        warn(f"left in float because rows of an odd length cannot be packed: {', '.join(odd[:8])}")
+    found = [layer for layer in able if layer.name not in {*infinite, *odd}]
+    if not found:
+        raise _nothing(model, every)
+    return found
+
+
+def _nothing(model: onnx.ModelProto, every: Sequence[Layer]) -> OptimizerError:
+    present = ", ".join(sorted({node.op_type for node in model.graph.node}))
+    reason = (
+        f"all {len(every)} layers that could be are kept in float"
+        if every
+        else f"the model has no MatMul or Gemm with a constant float32 weight; it has {present}"
+    )
+    return OptimizerError(
+        f"no weights are left to quantize: {reason}",
+        "loosen keep; embeddings: true takes tables, too; a convolutional network needs quantize.static",
+    )
+
+
+def _decided(
+    model: onnx.ModelProto, chosen: Sequence[Layer], steps: Grid, options: Options, ctx: Context, source: Artifact
+) -> Iterator[Decided]:
+    """The new weights of every layer; `model` still holds the old ones."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    plain = hqq.quantized if options.algorithm == "hqq" else grid.nearest
+    calibrated = options.algorithm in CALIBRATED
+    for layer in chosen:
+        if layer.table or not calibrated:
+            yield Decided([layer], [plain(layers.weights(tensors[layer.weight], layer), steps)])
+    if not calibrated:
+        return
+    readers: defaultdict[str, list[Layer]] = defaultdict(list)
+    for layer in chosen:
+        if not layer.table:
+            readers[layer.input].append(layer)
+    data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    widths = {name: _width(tensors, own[0]) for name, own in readers.items()}
+    for found in moments.rounds(model, widths, data, ctx.progress):
+        _warn_of_few(found, ctx.warn)
+        for name, seen in found.items():
+            own = [layers.weights(tensors[layer.weight], layer) for layer in readers[name]]
+            if options.algorithm == "gptq":
+                yield Decided(readers[name], [gptq.quantized(w, seen.matrix, steps) for w in own])
+            else:
+                scaled = awq.quantized(own, seen.matrix, steps)
+                yield Decided(readers[name], scaled.layers, scaled.factors)
+
+
+def _width(tensors: dict[str, Any], layer: Layer) -> int:
+    rows, columns = tensors[layer.weight].dims
+    return int(rows if layer.turned else columns)
+
+
+def _warn_of_few(found: dict[str, moments.Moments], warn: Callable[[str], None]) -> None:
+    few = {name: seen for name, seen in found.items() if seen.rows < len(seen.matrix)}
+    if few:
+        name, seen = min(few.items(), key=lambda item: item[1].rows / len(item[1].matrix))
+        warn(
+            f"{len(few)} of {len(found)} layer inputs have fewer calibration rows than columns, such as {name} with "
+            f"{seen.rows} rows for {len(seen.matrix)} columns; more samples would decide better"
+        )
+
+
+def _edit(
+    model: onnx.ModelProto, decided: Decided, options: Options, edits: defaultdict[str, list[rewrite.Edit]]
+) -> list[Row]:
+    """Add the edits of some layers, and say what they changed."""
+    graph = model.graph
+    source, extra = decided.layers[0].input, 0
+    if decided.factors is not None:
+        place, edit, source = rewrite.divided(graph, decided.layers, decided.factors)
+        edits[place].append(edit)
+        extra = edit.size if edit.inner else 0  # a layer normalization keeps its size
+    by_name = {node.name: node for node in graph.node}
+    level = ACCURACY_LEVEL if options.accuracy_level is None else options.accuracy_level
+    rows = []
+    for layer, found in zip(decided.layers, decided.found, strict=True):
+        node = by_name[layer.name]
+        edit = rewrite.lookup(node, found) if layer.table else rewrite.product(node, source, found, level)
+        edits[layer.name].append(edit)
+        shape = (len(found.codes), found.width)
+        rows.append(Row(layer.name, layer.op, shape, 4 * math.prod(shape), edit.size + extra))
+        extra = 0
+    return rows

@@ -1,0 +1,149 @@
+"""Weight-only quantization of OpenVINO IR by NNCF: constants that the CPU plugin unpacks inside its products."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer import selectors
+from optimizer.errors import OptimizerError
+from optimizer.formats import nncf as nncf_library
+from optimizer.formats import nodes
+from optimizer.formats import openvino as openvino_format
+from optimizer.formats.calibration import Calibration, Stream
+from optimizer.formats.quiet import quiet
+from optimizer.formats.signals import own_signal_stack
+from optimizer.passes.quantize_weights.options import CALIBRATED, Options
+from optimizer.passes.quantize_weights.record import Row, record
+from optimizer.protocols import Context
+from optimizer.values import Artifact
+
+if TYPE_CHECKING:
+    import openvino
+
+GROUP = 32
+PRODUCT, LOOKUP = "MatMul", "Gather"
+INTEGERS = ("u4", "i4", "u8", "i8")
+PASSED = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")  # between a compressed constant and its product
+
+
+def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Write the IR with compressed weights into `out`."""
+    openvino_format.library()  # before NNCF: it turns telemetry off
+    model = openvino_format.load(source.path)
+    every = nodes.openvino_nodes(model)
+    kept = selectors.select(options.keep, every, "quantize.weights: keep")
+    taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
+    left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
+    constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+    whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
+    _untie(model, set(left))
+    stream = None
+    if options.algorithm in CALIBRATED:
+        stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
+    result = _compressed(model, options, left, stream)
+    rows = [row for op in result.get_ordered_ops() if op.get_type_name() in taken for row in _row(op)]
+    if not rows:
+        raise OptimizerError(
+            f"no weights are left to quantize: the model has no {' or '.join(sorted(taken))} with a constant weight "
+            f"that is not kept in float",
+            "loosen keep; embeddings: true takes tables, too; a convolutional network needs quantize.static",
+        )
+    openvino_format.save(result, out, precision=openvino_format.precision(source.path))
+    ctx.note("kept", sorted(kept))
+    record(ctx, rows, options, options.group or (GROUP if options.bits == 4 else "channel"), whole)
+
+
+def _untie(model: openvino.Model, left: set[str]) -> None:
+    """Give operations that stay in float a copy of a constant that they share with one that does not.
+
+    NNCF compresses constants: a table that is also the head's weight would be compressed with it.
+    """
+    opset = openvino_format.library().opset13
+    for constant in [op for op in model.get_ops() if op.get_type_name() == "Constant" and len(op.shape) > 1]:
+        readers = list(constant.output(0).get_target_inputs())
+        floats = [port for port in readers if port.get_node().get_friendly_name() in left]
+        if floats and len(floats) < len(readers):
+            copy = opset.constant(constant.data)
+            copy.set_friendly_name(f"{constant.get_friendly_name()}/float")
+            for port in floats:
+                port.replace_source_output(copy.output(0))
+
+
+def _compressed(model: openvino.Model, options: Options, left: list[str], stream: Stream | None) -> openvino.Model:
+    """NNCF's weight compression, as the options have it."""
+    with quiet(), own_signal_stack(), nncf_library.silent("quantize.weights for openvino") as nncf:
+        kind = "SYM" if options.symmetric else "ASYM"
+        settings: dict[str, Any] = {}
+        if options.bits == 4:  # it has no choice for 8 bits
+            group = -1 if options.group == "channel" else int(options.group or GROUP)
+            _refuse_indivisible(model, set(left), group)
+            settings = {"group_size": group, "ratio": 1.0, "all_layers": True}
+        if stream is not None:
+            settings |= {"dataset": nncf.Dataset(stream), "subset_size": len(stream.data), options.algorithm: True}
+        try:
+            return nncf.compress_weights(
+                model,
+                mode=nncf.CompressWeightsMode[f"INT{options.bits}_{kind}"],
+                ignored_scope=nncf.IgnoredScope(names=left, validate=False),
+                **settings,
+            )
+        except (nncf.ValidationError, nncf.ParameterNotSupportedError, nncf.InternalError, RuntimeError) as error:
+            raise OptimizerError(
+                f"NNCF {nncf.__version__} cannot compress the weights: {' '.join(str(error).split())[:400]}",
+                "leave the offending layers in float with keep, or check the calibration data with optc inspect",
+            ) from error
+
+
+def _refuse_indivisible(model: openvino.Model, left: set[str], group: int) -> None:
+    """NNCF fills no group up: say which layers do not come out even, before it does so in its own words."""
+    if group < 0:
+        return
+    odd = [
+        f"{op.get_friendly_name()} ({width})"
+        for op in model.get_ordered_ops()
+        if op.get_friendly_name() not in left and (width := _width(op)) and width % group
+    ]
+    if odd:
+        raise OptimizerError(
+            f"groups of {group} do not divide the rows of {', '.join(odd[:8])}",
+            "choose a group that does, or group: channel, or leave those layers in float with keep",
+        )
+
+
+def _width(op: Any) -> int | None:
+    """How many weights each output of a product, or each entry of a table, has; None where they are not constant."""
+    kind = op.get_type_name()
+    place = {PRODUCT: 1, LOOKUP: 0}.get(kind)
+    if place is None:
+        return None
+    node = op.input(place).get_source_output().get_node()
+    if node.get_type_name() != "Constant" or len(node.shape) != 2:
+        return None
+    across = kind == PRODUCT and not op.get_attributes()["transpose_b"]
+    return int(node.shape[0 if across else 1])
+
+
+def _row(op: Any) -> list[Row]:
+    """What became of the weights of an operation; nothing where they are not integers."""
+    for port in op.inputs():
+        constants = _constants(port.get_source_output().get_node())
+        if any(constant.get_element_type().get_type_name() in INTEGERS for constant in constants):
+            shape = tuple(int(size) for size in port.get_shape())
+            across = op.get_type_name() == PRODUCT and not op.get_attributes()["transpose_b"]
+            turned = (*shape[:-2], shape[-1], shape[-2]) if across else shape
+            after = sum(constant.get_byte_size() for constant in constants)
+            return [Row(op.get_friendly_name(), op.get_type_name(), turned, 4 * math.prod(shape), after)]
+    return []
+
+
+def _constants(node: Any) -> list[Any]:
+    """The constants that a value is unpacked from: codes, zero points, scales."""
+    kind = node.get_type_name()
+    if kind == "Constant":
+        return [node]
+    if kind not in PASSED:
+        return []
+    sides = node.inputs() if kind in ("Subtract", "Multiply") else node.inputs()[:1]
+    return [found for port in sides for found in _constants(port.get_source_output().get_node())]
