@@ -22,6 +22,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "half": "optimizer.passes.half",
+        "auto": "optimizer.passes.auto",
     },
     "targets": {
         "pytorch": "optimizer.targets.pytorch",
