@@ -70,7 +70,9 @@ def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
     if "Own" in defined:  # may be written as its steps alone
         steps = {"type": "array", "items": {"$ref": REF.format(model="passes")}}
         written = {"anyOf": [{"$ref": REF.format(model="Own")}, steps]}
-        schema["properties"]["variants"] = _with(schema["properties"]["variants"], written, "Own")
+        variants = schema["properties"]["variants"] = _with(schema["properties"]["variants"], written, "Own")
+        removed = {"type": "null", "description": "leaves out a variant of the recipe that this one extends"}
+        variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], removed]}
     for owner in (schema, *defined.values()):
         if "data" in owner.get("properties", {}) and "variants" in owner["properties"]:
             references = owner["properties"]["data"]

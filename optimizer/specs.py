@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from optimizer.schema import Strict
 
@@ -31,11 +31,17 @@ def duration_text(value: Any) -> Any:
 
 
 def seconds(value: Any) -> Any:
-    """Seconds from `30s`, `2m`, `1.5h`, or a number; what is none of these is left to the field's type."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else value
+    """Seconds from `30s`, `2m`, `1.5h`, or a number; raises ValueError for text that is no duration."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h|)\s*", value)
+    if not found:
+        raise ValueError("write a duration, for example 30s, 20m or 1.5h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
 
 
+AS_WRITTEN = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]})
+"""How an editor checks a duration: a number of seconds, or text such as 20m."""
 SIZES = Annotated[int, Field(ge=1)]
 DIMS = "sizes of the other free dimensions; default: as for latency"
 
@@ -96,7 +102,7 @@ class AutoSpec(Strict):
     objective: Literal["latency.p50", "throughput", "size", "memory"] = Field(
         "latency.p50", description="what is to be best among all that meets the recipe's gates"
     )
-    budget: Annotated[float, BeforeValidator(seconds)] = Field(
+    budget: Annotated[float, BeforeValidator(seconds), AS_WRITTEN] = Field(
         1200.0, gt=0, description="time for the search, e.g. 20m; optc build --budget takes its place"
     )
     at: dict[str, SIZES] = Field(

@@ -11,7 +11,7 @@ from optimizer import console, gates
 from optimizer.errors import OptimizerError
 from optimizer.gates.grammar import KNOWN
 from optimizer.report import numerals
-from optimizer.report.axes import Scale, Tick, clipped, fitted, labelled
+from optimizer.report.axes import Scale, Tick, clipped, fitted, labelled, ticks
 from optimizer.report.index import Index
 from optimizer.report.plots import BOX
 from optimizer.values import Measurement, Run, Trial
@@ -175,22 +175,22 @@ def _cloud(run: Run, key: Key, limit: float | None, colours: dict[str, int], obj
     down = placed[0][2].better == "higher"  # up is always more accurate
     marks = tuple(_mark(t, o, m, x, y, down, colours) for t, o, m in placed)
     edge = sorted((mark.x, mark.y) for (t, *_), mark in zip(placed, marks, strict=True) if t.front)
-    unit, best = placed[0][2].unit, [t.name for t, *_ in placed if t.outcome == "chosen"]
-    ticks = tuple(Tick(_down(y, tick_at, down), tick.label) for tick_at, tick in _valued(y, unit))
+    unit = placed[0][2].unit
+    bound = None if limit is None else (_down(y, limit, down), f"gate: {numerals.tick(limit, unit)} {unit}".rstrip())
+    best = [t.name for t, *_ in placed if t.outcome == "chosen"]
+    levels = tuple(Tick(_down(y, at, down), tick.label) for at, tick in _valued(y, unit))
     better = "right" if placed[0][1].better == "higher" else "left"
     against = f" against {placed[0][1].against}" if placed[0][1].against else ""
     return Cloud(
         f"Every trial that was judged: {objective}{against} (further {better} is better) and {' '.join(key)} on the "
         "select data (higher up is more accurate), with 95 % intervals. The line joins what nothing beats in both.",
         f"{len(marks)} trials; chosen: {', '.join(best) or 'none'}",
-        marks, _path(edge), None if limit is None else (_down(y, limit, down), f"gate: {numerals.tick(limit, unit)}"),
-        labelled(x, "x"), ticks, objective, " ".join(key),
+        marks, _path(edge), bound,
+        labelled(x, "x"), levels, objective, " ".join(key),
     )  # fmt: skip
 
 
 def _valued(scale: Scale, unit: str) -> list[tuple[float, Tick]]:
-    from optimizer.report.axes import ticks
-
     return list(zip(ticks(scale), labelled(scale, unit), strict=True))
 
 
@@ -228,10 +228,10 @@ def _growth(run: Run, colours: dict[str, int]) -> Growth | None:
         text = f"after {console.duration(trial.elapsed)}: {trial.name}, {told_as(own)}"
         marks.append(Mark(*place, (place[0], place[0], place[1], place[1]), colours.get(trial.target, 0), "kept", text))
     corners.append((x.at(end), corners[-1][1]))
-    ticks = tuple(Tick(round(100 - y.at(v), 2), tick.label) for v, tick in _valued(y, "x"))
+    levels = tuple(Tick(round(100 - y.at(v), 2), tick.label) for v, tick in _valued(y, "x"))
     described = "; ".join(mark.text for mark in marks)
     times = tuple(Tick(x.at(end * share), console.duration(end * share)) for share in (0.0, 0.5, 1.0))
-    return Growth(described, _path(corners), tuple(marks), times, ticks)
+    return Growth(described, _path(corners), tuple(marks), times, levels)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

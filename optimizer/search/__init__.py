@@ -15,12 +15,11 @@ from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.recipe import Recipe
 from optimizer.relocation import relocated
-from optimizer.search import board, points
+from optimizer.search import board, points, space
 from optimizer.search.asked import Asked, find
 from optimizer.search.engine import Engine, Told
 from optimizer.search.journal import Journal
 from optimizer.search.points import Point, start
-from optimizer.search.space import space
 from optimizer.search.trial import Trials
 from optimizer.store import Store
 from optimizer.values import Trial
@@ -44,7 +43,7 @@ class Searched:
 
 def moves(asked: Asked) -> list[tuple[Point, list[Point]]]:
     """The presets in the order in which they are tried, each with what may be tried around it."""
-    found = space(asked)
+    found = space.of(asked)
     return [(point, found.neighbours(point)) for point in found.presets()]
 
 
@@ -79,7 +78,7 @@ class _Search:
                 f"took; remove {journal.path} to search anew"
             )
         engine = Engine(
-            space(asked), self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved)
+            space.of(asked), self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved)
         )
         engine.begin()
         with self.console.task("search: the baseline"):
@@ -118,6 +117,8 @@ class _Search:
             )
         found = points.concrete(self.asked, [engine.points[t.name] for t in kept])
         self._improved([engine.points[t.name] for t in kept])
+        for trial in trials:
+            self._written(trial, engine.points[trial.name])
         self._tell(engine, trials, best)
         gap = None if best or not closest else f"nothing met the gates; closest: {closest.name}, {closest.gap}"
         if gap:
@@ -134,15 +135,14 @@ class _Search:
 
     def _finished(self, trial: Trial, engine: Engine) -> None:
         self.count += 1
-        point = engine.points[trial.name]
-        self._write(
-            points.trial(self.asked, point),
-            self.folder / TRIALS / f"{trial.name}.yaml",
-            f"{trial.outcome}: {trial.reason}",
-        )
+        self._written(trial, engine.points[trial.name])
         self.draw(())
         self.console.info(board.line(trial, self.count, self.accuracy, engine.eta()))
         self._show(engine)
+
+    def _written(self, trial: Trial, point: Point) -> None:
+        path = self.folder / TRIALS / f"{trial.name}.yaml"
+        self._write(points.trial(self.asked, point), path, f"{trial.outcome}: {trial.reason}")
 
     def _improved(self, found: list[Point]) -> None:
         names = ", ".join(point.name for point in found)

@@ -13,6 +13,7 @@ from optimizer.recipe import LatencySpec, Recipe
 from optimizer.specs import AutoSpec
 
 STEP = "auto"
+INSERTED = ("load", "export", "simplify")  # steps that the planner inserts where they are needed
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def find(recipe: Recipe, budget: float | None = None) -> Asked | None:
             f"{where}: there is no baseline to compare with", "add variants: {fp32: []}, baseline: fp32"
         )
     targets = _targets(recipe, spec, where)
-    _refuse_unknown(spec.algorithms or (), registry.names("passes"), "step", f"{where}: algorithms")
+    able = [name for name in registry.names("passes") if name not in (STEP, *INSERTED)]
+    _refuse_unknown(spec.algorithms or (), able, "step", f"{where}: algorithms")
     pinned = recipe.baseline if recipe.baseline and "@" in recipe.baseline else f"{plain}@{targets[0]}"
     return Asked(recipe, variant, spec, plain, pinned, targets, latency)
 

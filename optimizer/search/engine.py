@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from optimizer.errors import OptimizerError
@@ -53,7 +53,6 @@ class Engine:
     ended: str = ""  # why the search stopped
     _begun: float = 0.0
     _last: float = 0.0
-    _each: float = 0.0  # seconds that a trial took in the last session of timing
     _best: tuple[str, ...] = ()
     _asked: set[str] = field(default_factory=set)  # whose harmful layers were looked for
 
@@ -63,7 +62,7 @@ class Engine:
             self.begin()
         self._last = self.clock()
         waiting = self.space.presets()
-        while waiting and self._left() > self._expected(1):
+        while waiting and (self._left() > self._expected(1) or self._resumed(waiting)):
             batch, waiting = waiting[:BATCH], waiting[BATCH:]
             self._round(batch)
             waiting = waiting or self._moves()
@@ -101,6 +100,10 @@ class Engine:
         """Seconds that so many trials may take, as far as earlier ones tell."""
         took = [t.seconds for t in self.trials.values() if t.objective]
         return count * sum(took) / len(took) if took else 0.0
+
+    def _resumed(self, points: Sequence[Point]) -> bool:
+        """Whether an earlier sitting has found out something of these, which costs no time to take up."""
+        return any(self.journal.known(self.runner.key(p)) for p in points if p.name not in self.trials)
 
     def _round(self, batch: Sequence[Point]) -> None:
         """One batch from building to judging. The first trial is made in any case, later ones while time is left."""
@@ -159,7 +162,7 @@ class Engine:
         if not points:
             return
         found = self.runner.time(points, thorough=False)
-        each = self._each = self._since() / len(points)
+        each = self._since() / len(points)
         for point in points:
             trial, own = self.trials[point.name], found[point.name]
             trial = replace(trial, seconds=trial.seconds + each)
@@ -232,25 +235,26 @@ class Engine:
 
     def _finals(self) -> None:
         """What cannot be told apart from a target's best is measured with it once more, with more restarts."""
-        found: list[Trial] = []
-        for best in self.best():
-            rivals = [t for t in leaders.able(self._all(), best.target) if cost(t).low <= cost(best).high]
-            room = int(self.eta() / (LONGER * self._each)) - len(found) if self._each else FINALISTS
-            found += rivals[: min(FINALISTS, room)] if len(rivals) > 1 and room > 1 else []
-        if not found:
-            return
+        found = [t for best in self.best() for t in self._rivals(best)]
         keys = {t.name: self.runner.key(self.points[t.name]) + "/final" for t in found}
-        fresh = [t for t in found if self.journal.known(keys[t.name]) is None]
-        again = self.runner.time([self.points[t.name] for t in found], thorough=True) if fresh else {}
+        known = {t.name: again for t in found if (again := self.journal.known(keys[t.name]))}
+        timed: Mapping[str, Timed | str] = {}
+        if len(known) < len(found) and self.eta() > LONGER * self._expected(len(found)):
+            timed = self.runner.time([self.points[t.name] for t in found], thorough=True)
         for trial in found:
-            known, own = self.journal.known(keys[trial.name]), again.get(trial.name)
+            own = timed.get(trial.name)
             if isinstance(own, Timed):
                 others = {(m.metric, m.relation) for m in own.measurements}
                 kept = [m for m in trial.measurements if (m.metric, m.relation) not in others]
-                known = replace(trial, objective=own.objective, measurements=(*kept, *own.measurements))
-                self.journal.write(keys[trial.name], known, self.spent())
-            self.trials[trial.name] = known or trial
+                known[trial.name] = replace(trial, objective=own.objective, measurements=(*kept, *own.measurements))
+                self.journal.write(keys[trial.name], known[trial.name], self.spent())
+        self.trials |= known
         self._improve()
+
+    def _rivals(self, best: Trial) -> list[Trial]:
+        """A target's best and what may be as good; nothing where it has no rival."""
+        found = [t for t in leaders.able(self._all(), best.target) if cost(t).low <= cost(best).high]
+        return found[:FINALISTS] if len(found) > 1 else []
 
     def _settled(self) -> list[Trial]:
         """All trials with what became of them."""
@@ -302,8 +306,8 @@ class Engine:
 
 MEETS = {
     "sure": "meets the gates with all of its interval",
-    "likely": "meets the gates with the interval that the evaluation data will give",
-    "possible": "its value meets the gates, its interval does not",
+    "likely": "meets the gates, foretold for the evaluation data",
+    "possible": "meets the gates, the evaluation data may not confirm it",
 }
 
 

@@ -22,10 +22,9 @@ from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError
 from optimizer.schema import parse
 from optimizer.search import points
-from optimizer.search.asked import Asked
+from optimizer.search.asked import INSERTED, Asked
 from optimizer.search.points import Point
 
-INSERTED = ("load", "export", "simplify")  # by the planner, where they are needed
 Row = Mapping[str, Any]
 
 
@@ -100,7 +99,7 @@ class Space:
         return [row for row in open_ if {**point.options, **row} != dict(point.options)]
 
 
-def space(asked: Asked) -> Space:
+def of(asked: Asked) -> Space:
     """The space of a search: passes and settings that fit the recipe, its data, and what is installed."""
     roles: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
     rows = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name), roles))}

@@ -100,7 +100,7 @@ class Trials:
             planned, candidate = self._planned(point)
             subjects.append(self._subject(point.name, candidate, self._artifact(planned, candidate)))
         spec = asked.latency
-        restarts = max(spec.restarts, RESTARTS) if thorough else RESTARTS
+        restarts = spec.restarts if thorough else min(spec.restarts, RESTARTS)
         seconds = spec.seconds / max(spec.restarts, spec.most_restarts) * restarts
         changes = {"batch": [asked.batch], "dims": asked.dims, "restarts": restarts, "most_restarts": restarts}
         found = latency.measure(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer import content, dataset, fingerprint, gates, recipe
+from optimizer import content, dataset, fingerprint, gates, recipe, search
 from optimizer.measure import statistics
 from optimizer.plan import plan
 
@@ -44,7 +44,8 @@ def test_recipe_plans_with_known_steps_targets_metrics_and_gates(name: str) -> N
     assert found.description
     assert found.name == Path(name).name
     assert found.model.license, "bundles state the license of the weights"
-    planned = plan(found)
+    asked = search.find(found)
+    planned = plan(search.start(asked) if asked else found)
     assert planned.gates
     for variant in found.variants:
         assert any(c.variant == variant and c.skipped is None for c in planned.candidates)

@@ -176,6 +176,18 @@ def test_a_search_that_is_killed_anywhere_goes_on_and_ends_alike(kill_at: str, t
         assert second.asked("time") == [], "no trial is timed twice"
 
 
+def test_a_search_whose_budget_is_spent_is_read_again_with_all_its_trials(tmp_path: Path) -> None:
+    more = [point("good", x=x) for x in range(30)]
+    around = dict.fromkeys(("good@a", *(p.name for p in more)), more)
+    truths = {f"good-x_{x}": Truth(2.0 + x / 1000, 0.1) for x in range(30)}
+    first = engine(table(**truths), Grid(GRID.first, around), tmp_path, budget=100.0)
+    whole = by_name(first.run())
+    again = table(**truths)
+    found = by_name(engine(again, Grid(GRID.first, around), tmp_path, budget=100.0).run())
+    assert again.calls == []
+    assert {n: t.outcome for n, t in found.items()} == {n: t.outcome for n, t in whole.items()}
+
+
 def test_time_of_earlier_sittings_counts(tmp_path: Path) -> None:
     first = engine(table(), GRID, tmp_path)
     first.run()
