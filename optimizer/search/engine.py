@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from optimizer.errors import OptimizerError
 from optimizer.gates import Gate
 from optimizer.search import leaders, pareto
+from optimizer.search.effects import ordered
 from optimizer.search.journal import Journal
 from optimizer.search.leaders import CONFIDENT, cost
 from optimizer.search.points import Point
@@ -24,6 +25,7 @@ from optimizer.values import Trial
 BATCH = 8  # trials that are timed together
 RESERVE = 0.15  # of the budget, for measuring the best again before one of them is chosen
 FINALISTS = 3  # per target
+ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
 LONGER = 1.5  # times that a final session takes longer per trial than one that screens
 NOISE = 1.0  # noise over signal of the outputs from which nothing is left of them
 WORSE = 2.0  # times the noise of a trial that broke the gates: 3 dB, more than two samples of one model differ by
@@ -128,6 +130,10 @@ class Engine:
 
     def _built(self, point: Point) -> Trial:
         trial = Trial(point.name, point.target, point.written(), "open", "not finished", 0.0, 0.0)
+        if self._deadly(point):
+            return self._finish(
+                trial, "failed", f"the search ended {ATTEMPTS} times while it was built (out of memory?)"
+            )
         try:
             built = self.runner.build(point)
         except OptimizerError as error:
@@ -139,6 +145,14 @@ class Engine:
         if twin:
             return self._finish(trial, "rejected", f"the same files as {twin.name}")
         return self._hopeless(trial) or self._took(trial)
+
+    def _deadly(self, point: Point) -> bool:
+        """Whether several sittings have begun to build a point and none has lived to see it built."""
+        key = f"{self.runner.key(point)}/begun"
+        begun = self.journal.noted(key) or 0
+        if begun < ATTEMPTS:
+            self.journal.note(key, begun + 1, self.spent())
+        return begun >= ATTEMPTS
 
     def _hopeless(self, trial: Trial) -> Trial | None:
         """The trial rejected, where its outputs alone tell that no gate on accuracy will hold."""
@@ -216,7 +230,8 @@ class Engine:
         if parent.standing == "broken" and self._inaccurate(parent) and parent.name not in self._asked:
             self._asked.add(parent.name)
             yield from (p for p in self._restored(point) if p.name not in self.trials)
-        yield from (p for p in self.space.neighbours(point) if p.name not in self.trials)
+        around = [p for p in self.space.neighbours(point) if p.name not in self.trials]
+        yield from ordered(point, around, self.trials, self.points)
 
     def _restored(self, point: Point) -> list[Point]:
         """The point with harmful layers in float; remembered, since ranking them takes long."""
@@ -252,7 +267,9 @@ class Engine:
         self._improve()
 
     def _rivals(self, best: Trial) -> list[Trial]:
-        """A target's best and what may be as good; nothing where it has no rival."""
+        """A target's best and what may be as good; nothing where it has no rival, or where numbers are exact."""
+        if cost(best).low == cost(best).high:
+            return []
         found = [t for t in leaders.able(self._all(), best.target) if cost(t).low <= cost(best).high]
         return found[:FINALISTS] if len(found) > 1 else []
 

@@ -25,7 +25,7 @@ def able(trials: Sequence[Trial], target: str) -> list[Trial]:
     """
     found = [t for t in trials if t.target == target and t.objective and t.standing not in (None, "broken")]
     likely = [t for t in found if t.standing in CONFIDENT]
-    return sorted(likely or found, key=lambda t: cost(t).value)
+    return sorted(likely or found, key=lambda t: (cost(t).value, _milliseconds(t)))
 
 
 def incumbent(trials: Sequence[Trial], target: str) -> Trial | None:
@@ -67,6 +67,12 @@ def _targets(trials: Sequence[Trial]) -> list[str]:
 def _rank(trial: Trial) -> tuple[bool, float]:
     """What will most likely be confirmed first, then by the objective."""
     return trial.standing not in CONFIDENT, cost(trial).value
+
+
+def _milliseconds(trial: Trial) -> float:
+    """The median latency: of equals by the objective (files of one size), the faster one is better."""
+    found = (m.value for m in trial.measurements if (m.metric, m.relation) == ("latency.p50", "absolute"))
+    return next(found, 0.0)
 
 
 def _kind(trial: Trial) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from search_lab import Clock, Grid, Table, Truth, engine, point
 
+from optimizer.search.effects import ordered
 from optimizer.search.engine import Told
 from optimizer.search.points import Point
 from optimizer.values import Trial
@@ -196,3 +197,26 @@ def test_time_of_earlier_sittings_counts(tmp_path: Path) -> None:
     again.run()
     assert again.spent() == pytest.approx(first.spent(), abs=0.01)
     assert second.calls == [], "a finished search is only read"
+
+
+def test_a_trial_that_ends_every_sitting_is_left_out_in_the_end(tmp_path: Path) -> None:
+    for _ in range(3):
+        cut = table(bad=Truth(1.0, 0.0))
+        cut.kill_at = "build bad@a"
+        with pytest.raises(KeyboardInterrupt):
+            engine(cut, Grid([point("bad"), GOOD]), tmp_path).run()
+    last = table(bad=Truth(1.0, 0.0))
+    found = by_name(engine(last, Grid([point("bad"), GOOD]), tmp_path).run())
+    assert found["bad@a"].outcome == "failed"
+    assert "ended 3 times while it was built" in found["bad@a"].reason
+    assert found["good@a"].outcome == "chosen"
+
+
+def test_changes_that_helped_elsewhere_come_first_and_those_that_harmed_last(tmp_path: Path) -> None:
+    runner = table(**{"good-x_1": Truth(2.5, 0.1), "good-y_1": Truth(1.0, 0.1), "good-b_1": Truth(2.1, 0.1)})
+    parent = point("good", b=1)
+    searched = engine(runner, Grid([GOOD, point("good", x=1), point("good", y=1), parent]), tmp_path)
+    searched.run()
+    around = [point("good", b=1, y=1), point("good", b=1, z=1), point("good", b=1, x=1)]
+    found = ordered(parent, around, searched.trials, searched.points)
+    assert [p.name for p in found] == ["good-b_1-x_1@a", "good-b_1-z_1@a", "good-b_1-y_1@a"]
