@@ -27,6 +27,7 @@ RESERVE = 0.15  # of the budget, for measuring the best again before one of them
 FINALISTS = 3  # per target
 ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
 LONGER = 1.5  # times that a final session takes longer per trial than one that screens
+HOPELESS = 1e6  # the excess of what is noise: more than of anything that was judged
 NOISE = 1.0  # noise over signal of the outputs from which nothing is left of them
 WORSE = 2.0  # times the noise of a trial that broke the gates: 3 dB, more than two samples of one model differ by
 
@@ -157,8 +158,8 @@ class Engine:
     def _hopeless(self, trial: Trial) -> Trial | None:
         """The trial rejected, where its outputs alone tell that no gate on accuracy will hold."""
         error = trial.error if trial.error is not None else 0.0
-        if not error < NOISE:
-            return self._finish(trial, "rejected", "its outputs are noise: no closer to the baseline's than zeros are")
+        if not math.isfinite(error):
+            return self._finish(trial, "rejected", "its outputs are no numbers where the baseline's are")
         broken = [t for t in self.trials.values() if t.standing == "broken" and t.error is not None and t.gap]
         worse = next((t for t in broken if t.error and error > WORSE * t.error and self._inaccurate(t)), None)
         if worse and worse.error:
@@ -195,6 +196,9 @@ class Engine:
             return
         if self.spent() > self.budget and self.best():
             return  # stays open: another sitting may judge it
+        if _ruined(trial):  # no metric is needed to see it; leaving a layer in float may mend it
+            self._finish(replace(trial, standing="broken", gap=RUINED, excess=HOPELESS), "rejected", RUINED)
+            return
         point = self.points[trial.name]
         held = self.runner.stand(point, trial.measurements)
         if held.level == "broken":
@@ -227,7 +231,8 @@ class Engine:
 
     def _untried(self, parent: Trial) -> Iterator[Point]:
         point = self.points[parent.name]
-        if parent.standing == "broken" and self._inaccurate(parent) and parent.name not in self._asked:
+        harmed = parent.standing == "broken" and (_ruined(parent) or self._inaccurate(parent))
+        if harmed and parent.name not in self._asked:
             self._asked.add(parent.name)
             yield from (p for p in self._restored(point) if p.name not in self.trials)
         around = [p for p in self.space.neighbours(point) if p.name not in self.trials]
@@ -326,6 +331,13 @@ MEETS = {
     "likely": "meets the gates, foretold for the evaluation data",
     "possible": "meets the gates, the evaluation data may not confirm it",
 }
+
+
+RUINED = "its outputs are noise, no closer to the baseline's than zeros are"
+
+
+def _ruined(trial: Trial) -> bool:
+    return trial.error is not None and trial.error >= NOISE
 
 
 def decibels(error: float) -> str:

@@ -69,8 +69,10 @@ def test_outputs_alone_reject_what_is_noise_or_worse_than_what_broke_the_gates(t
     runner = table(noise=Truth(9.0, 60.0, 1.5), worse=Truth(4.0, 9.0, 0.3), nan=Truth(4.0, 9.0, float("nan")))
     grid = Grid([PLAIN, FAST, point("noise"), point("nan"), *[GOOD] * 5], {"good@a": [point("worse")]})
     found = by_name(engine(runner, grid, tmp_path).run())
-    assert not {"noise@a", "nan@a", "worse@a"} & {*runner.asked("time"), *runner.asked("judge")}
+    assert not {"nan@a", "worse@a"} & {*runner.asked("time"), *runner.asked("judge")}
+    assert "noise@a" not in runner.asked("judge")
     assert "noise" in found["noise@a"].reason
+    assert "no numbers" in found["nan@a"].reason
     assert "those of fast@a are 10.0 dB, and broke: top1 drop" in found["worse@a"].reason
 
 
@@ -220,3 +222,12 @@ def test_changes_that_helped_elsewhere_come_first_and_those_that_harmed_last(tmp
     around = [point("good", b=1, y=1), point("good", b=1, z=1), point("good", b=1, x=1)]
     found = ordered(parent, around, searched.trials, searched.points)
     assert [p.name for p in found] == ["good-b_1-x_1@a", "good-b_1-z_1@a", "good-b_1-y_1@a"]
+
+
+def test_what_is_noise_may_be_mended_by_leaving_layers_in_float(tmp_path: Path) -> None:
+    mended = point("noise", keep=["l"])
+    runner = table(noise=Truth(4.0, 60.0, 1.5), **{mended.name.removesuffix("@a"): Truth(3.5, 0.1)})
+    runner.restore = {"noise@a": [mended]}
+    found = by_name(engine(runner, Grid([GOOD, point("noise")]), tmp_path).run())
+    assert found[mended.name].outcome == "chosen"
+    assert runner.asked("judge") == ["good@a", mended.name]
