@@ -15,7 +15,7 @@ from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
 from optimizer.relocation import rebased
 from optimizer.schema import Entry, File, Strict
-from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec, seconds
+from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec, duration_seconds
 
 
 class Use(Strict):
@@ -133,7 +133,7 @@ class LatencySpec(Strict):
     precision: float | None = Field(
         0.05, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
     )
-    budget: Annotated[float | None, BeforeValidator(seconds)] = Field(
+    budget: Annotated[float | None, BeforeValidator(duration_seconds)] = Field(
         None, gt=0, description="wall time for all candidates at one setting, e.g. 30s or 2m; then say inconclusive"
     )
     threads: int = Field(1, ge=1, description="threads each runtime may use")

@@ -30,7 +30,7 @@ def duration_text(value: Any) -> Any:
     return None
 
 
-def seconds(value: Any) -> Any:
+def duration_seconds(value: Any) -> Any:
     """Seconds from `30s`, `2m`, `1.5h`, or a number; raises ValueError for text that is no duration."""
     if not isinstance(value, str):
         return value
@@ -102,7 +102,7 @@ class AutoSpec(Strict):
     objective: Literal["latency.p50", "throughput", "size", "memory"] = Field(
         "latency.p50", description="what is to be best among all that meets the recipe's gates"
     )
-    budget: Annotated[float, BeforeValidator(seconds), AS_WRITTEN] = Field(
+    budget: Annotated[float, BeforeValidator(duration_seconds), AS_WRITTEN] = Field(
         1200.0, gt=0, description="time for the search, e.g. 20m; optc build --budget takes its place"
     )
     at: dict[str, SIZES] = Field(

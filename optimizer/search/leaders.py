@@ -19,13 +19,13 @@ def cost(trial: Trial) -> pareto.Cost:
 
 
 def able(trials: Sequence[Trial], target: str) -> list[Trial]:
-    """What meets the gates on a target, the best by the objective first.
+    """What meets the gates on a target, the best by the pessimistic end of its objective first.
 
     Where the evaluation data will most likely confirm some of them, only those.
     """
     found = [t for t in trials if t.target == target and t.objective and t.standing not in (None, "broken")]
     likely = [t for t in found if t.standing in CONFIDENT]
-    return sorted(likely or found, key=lambda t: (cost(t).value, _milliseconds(t)))
+    return sorted(likely or found, key=lambda t: (cost(t).high, _milliseconds(t)))
 
 
 def incumbent(trials: Sequence[Trial], target: str) -> Trial | None:
@@ -66,7 +66,7 @@ def _targets(trials: Sequence[Trial]) -> list[str]:
 
 def _rank(trial: Trial) -> tuple[bool, float]:
     """What will most likely be confirmed first, then by the objective."""
-    return trial.standing not in CONFIDENT, cost(trial).value
+    return trial.standing not in CONFIDENT, cost(trial).high
 
 
 def _milliseconds(trial: Trial) -> float:

@@ -231,3 +231,11 @@ def test_what_is_noise_may_be_mended_by_leaving_layers_in_float(tmp_path: Path) 
     found = by_name(engine(runner, Grid([GOOD, point("noise")]), tmp_path).run())
     assert found[mended.name].outcome == "chosen"
     assert runner.asked("judge") == ["good@a", mended.name]
+
+
+def test_a_wide_interval_does_not_take_the_place_of_what_is_known(tmp_path: Path) -> None:
+    runner = table(vague=Truth(2.2, 0.1, spread=1.0), bad=Truth(1.0, 0.0))
+    searched = engine(runner, Grid([GOOD, point("vague")]), tmp_path, budget=30.0)
+    found = by_name(searched.run())
+    assert runner.asked("final") == [], "no time is left to measure both again"
+    assert found["good@a"].outcome == "chosen"
