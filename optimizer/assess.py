@@ -116,11 +116,13 @@ class Assessor:
         for metric, half in widths.items():
             self.store.remember(self.plan.precision_slot(metric), {"half": half})
 
-    def selection(self) -> list[Measurement]:
-        """Every metric of every candidate on the data that candidates are chosen on."""
-        kept = {e.candidate: self._kept(e) for e in self.plan.selections}
+    def selection(self, only: Collection[str] | None = None) -> list[Measurement]:
+        """Every metric of every candidate (or of `only` these) on the data that candidates are chosen on."""
+        asked = {e.candidate for e in self.plan.selections if only is None or e.candidate in only}
+        needed = asked | {str(self.plan.baselines[name]) for name in asked}
+        kept = {e.candidate: self._kept(e) for e in self.plan.selections if e.candidate in needed}
         found: list[Measurement] = []
-        for name, own in kept.items():
+        for name, own in ((name, own) for name, own in kept.items() if name in asked):
             protocol = self._protocol("select", own.entry)
             machine, seed = self.plan.machine.digest, self.plan.recipe.seed
             against = self._baseline(name, kept)

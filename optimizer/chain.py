@@ -49,9 +49,12 @@ def chain(
 
     Raises RefusedError when the pair cannot exist, OptimizerError for a mistake in the recipe.
     """
+    own = recipe.on(variant, name)
+    if own is None:
+        raise RefusedError(f"the variant is for {_listed(tuple(recipe.variants[variant]))} alone")  # type: ignore[arg-type]  # names
     found = _Chain(recipe, digests, f"{variant}@{name}", target, options)
     found.load()
-    for use in recipe.variants[variant]:
+    for use in own.steps:
         found.add(use)
     found.finish()
     return found.steps
@@ -78,6 +81,12 @@ class _Chain:
         self._append("load", plugin, spec, plugin.produces(spec))
 
     def add(self, use: Use) -> None:
+        if use.name == "auto":
+            variant = self.label.partition("@")[0]
+            raise OptimizerError(
+                f"recipe '{self.recipe.name}': the variant '{variant}' is a search, which is still to be made",
+                f"optc build searches, and writes build/{self.recipe.name}/best.yaml with what it found",
+            )
         plugin = registry.load("passes", use.name)
         recipe, scheme = self.recipe, self.target.SCHEME
         where = f"recipe '{recipe.name}', variant '{self.label.partition('@')[0]}', step '{use.name}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +85,31 @@ class Console:
                 stream.write("\r\x1b[2K")
                 stream.flush()
         self.info(f"{label}  {duration(time.monotonic() - start)}")
+
+    @contextmanager
+    def board(self) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Lines that are drawn anew in their place while the block runs; nothing where stderr is no terminal.
+
+        Whatever else is printed meanwhile must go through the function as well: call it with no lines first.
+        """
+        stream = self.err or sys.stderr
+        live = self.level >= 1 and stream.isatty()
+        height = 0
+
+        def draw(lines: Sequence[str]) -> None:
+            nonlocal height
+            if not live:
+                return
+            width = shutil.get_terminal_size().columns - 1
+            up = f"\x1b[{height}A" if height else ""
+            stream.write(f"{up}\r\x1b[J" + "".join(f"{line[:width]}\n" for line in lines))
+            stream.flush()
+            height = len(lines)
+
+        try:
+            yield draw
+        finally:
+            draw(())
 
     def _say(self, text: str) -> None:
         stream = self.err or sys.stderr

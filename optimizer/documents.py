@@ -67,6 +67,12 @@ def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
         if owner:
             owner["properties"][key] = _with(owner["properties"][key], {"$ref": f"#/$defs/{kind}"})
             owner["properties"][key].pop("default", None)  # of the parsed form
+    if "Own" in defined:  # may be written as its steps alone
+        steps = {"type": "array", "items": {"$ref": REF.format(model="passes")}}
+        written = {"anyOf": [{"$ref": REF.format(model="Own")}, steps]}
+        variants = schema["properties"]["variants"] = _with(schema["properties"]["variants"], written, "Own")
+        removed = {"type": "null", "description": "leaves out a variant of the recipe that this one extends"}
+        variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], removed]}
     for owner in (schema, *defined.values()):
         if "data" in owner.get("properties", {}) and "variants" in owner["properties"]:
             references = owner["properties"]["data"]
@@ -81,6 +87,7 @@ def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
 # Where a document names plugins: (model, key, kind).
 PLACES = (
     ("Recipe", "variants", "passes"),
+    ("Own", "steps", "passes"),
     ("Recipe", "targets", "targets"),
     ("MeasureSpec", "metrics", "metrics"),
     ("DataSpec", "source", "sources"),
@@ -102,11 +109,17 @@ def _use(options: Mapping[str, Json], by_entry: bool) -> Json:
     return {"anyOf": [{"enum": list(options)}, *entry, {**mapping, "minProperties": 1}]}
 
 
-def _with(schema: Json, replacement: Json) -> Json:
-    """A schema in which every reference to `Use` is replaced, whatever it is nested in."""
-    if schema.get("$ref") == REF.format(model="Use"):
+def _with(schema: Json, replacement: Json, model: str = "Use") -> Json:
+    """A schema in which every reference to a model is replaced, whatever it is nested in."""
+    if schema.get("$ref") == REF.format(model=model):
         return {**{k: v for k, v in schema.items() if k != "$ref"}, **replacement}
-    return {key: _with(value, replacement) if isinstance(value, dict) else value for key, value in schema.items()}
+    return {key: _replaced(value, replacement, model) for key, value in schema.items()}
+
+
+def _replaced(value: Any, replacement: Json, model: str) -> Any:
+    if isinstance(value, list):
+        return [_replaced(item, replacement, model) for item in value]
+    return _with(value, replacement, model) if isinstance(value, dict) else value
 
 
 DOCUMENTS: dict[str, Callable[[], Json]] = {

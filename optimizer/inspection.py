@@ -14,7 +14,7 @@ from optimizer import anatomy, bundle, formats, recipe, report, schema, shorthan
 from optimizer.anatomy import Anatomy
 from optimizer.console import duration, size, table
 from optimizer.errors import OptimizerError
-from optimizer.recipe import DataRef, Recipe, Use
+from optimizer.recipe import DataRef, Own, Recipe, Use
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Run, Signature
 
@@ -175,7 +175,7 @@ def _recipe(reference: str) -> View:
     lines += [f"weights     {model.weights}"] if model.weights else []
     lines += [f"input       {text:<32} {name}" for name, text in model.inputs.items()]
     lines += [f"data        {role}: {_source(data)}" for role, data in found.data.items()]
-    lines += [f"variant     {name}: {_uses(uses) or 'as it is'}" for name, uses in found.variants.items()]
+    lines += [f"variant     {name}: {_variant(variant)}" for name, variant in found.variants.items()]
     lines.append(f"targets     {_uses(found.targets)}")
     lines.append(f"baseline    {found.baseline or 'the variant without steps'}")
     lines.append(f"metrics     {_uses(found.measure.metrics) or 'none'}")
@@ -187,6 +187,15 @@ def _recipe(reference: str) -> View:
 
 def _source(data: Any) -> str:
     return data.ref if isinstance(data, DataRef) else str(data.source)
+
+
+def _variant(found: list[Use] | dict[str, Own]) -> str:
+    if isinstance(found, list):
+        return _uses(found) or "as it is"
+    own = (
+        (name, _uses(o.steps) or "as it is", f", options {o.options}" if o.options else "") for name, o in found.items()
+    )
+    return "; ".join(f"on {name}: {steps}{options}" for name, steps, options in own)
 
 
 def _uses(uses: list[Use]) -> str:

@@ -99,13 +99,12 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
     _check_data(data, metrics)
-    targets = {use.name: _target(use, recipe) for use in recipe.targets}
+    _check_targets(recipe)
+    targets = _targets(recipe)
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
     candidates = [
-        _candidate(recipe, digests, variant, name, targets[name], steps)
-        for variant in recipe.variants
-        for name in targets
+        _candidate(recipe, digests, variant, name, target, steps) for (variant, name), target in targets.items()
     ]
     _refuse_homeless(recipe, candidates)
     plain = next((name for name, uses in recipe.variants.items() if not uses), None)
@@ -114,7 +113,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
 
     def evaluations(role: str) -> tuple[Evaluation, ...]:
         built = [c for c in candidates if metrics and role in data and c.skipped is None]
-        return tuple(_evaluation(c, targets[c.target], data[role], metrics, recipe, machine) for c in built)
+        return tuple(_evaluation(c, targets[c.variant, c.target], data[role], metrics, recipe, machine) for c in built)
 
     return Plan(
         recipe=recipe,
@@ -129,6 +128,32 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         baseline=baseline,
         baselines=baselines,
     )
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """Variants with steps per target name targets of the recipe."""
+    known = [use.name for use in recipe.targets]
+    for variant, found in recipe.variants.items():
+        for name in found if isinstance(found, dict) else ():
+            if name in registry.names("passes"):
+                raise OptimizerError(
+                    f"recipe '{recipe.name}', variant '{variant}': '{name}' is a step, a mapping names targets",
+                    f"write the steps as a list: {variant}: [{name}]",
+                )
+            if name not in known:
+                raise unknown("target", name, known, f"recipe '{recipe.name}', variant '{variant}'")
+
+
+def _targets(recipe: Recipe) -> dict[tuple[str, str], tuple[Any, BaseModel]]:
+    """(Variant, target) -> plugin and options: those of the recipe, and over them those of the variant."""
+    common = {use.name: _target(use, recipe) for use in recipe.targets}
+    found = {}
+    for variant in recipe.variants:
+        for use in recipe.targets:
+            own = recipe.on(variant, use.name)
+            changed = own and own.options and Use(name=use.name, options={**use.options, **own.options})
+            found[variant, use.name] = _target(changed, recipe) if changed else common[use.name]
+    return found
 
 
 def _target(use: Use, recipe: Recipe) -> tuple[Any, BaseModel]:

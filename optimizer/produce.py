@@ -46,6 +46,13 @@ class Producer:
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
 
+    def following(self, plan: Plan) -> Producer:
+        """A producer for another plan of the same model and data, which goes on with what this one has opened."""
+        found = Producer(plan, self.store, self.console)
+        found.done, found._datasets, found._outputs = self.done, self._datasets, self._outputs
+        found._samples = self._samples
+        return found
+
     def produce(self, step: Step) -> Produced:
         """The step's artifact: from the store when its key is there, else made now."""
         entry = self._reusable(step)

@@ -105,7 +105,9 @@ class Pass(Protocol):
     Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
     target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
     libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
-    `stale(path, options) -> bool`, whether a stored artifact points at files that have moved.
+    `stale(path, options) -> bool`, whether a stored artifact points at files that have moved;
+    `SEARCH`, a tuple of options that `auto` tries, the preset first (see optimizer/search/space.py; `()`: none);
+    `changes(scheme) -> bool`, False for a target to which the step hands the model on as it is.
     """
 
     VERSION: int  # raise it when the same ingredients would give another result
@@ -127,7 +129,7 @@ class Target(Pass, Protocol):
 
     Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
     `side_by_side(options, callers) -> options`, the options under which that many callers of one session run at the
-    same time, where the runtime has to be told when it opens the model.
+    same time, where the runtime has to be told when it opens the model. `SEARCH`, options of its own that `auto` tries.
     """
 
     SCHEME: QuantScheme

@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, fi
 
 from optimizer import content, schema
 from optimizer.errors import OptimizerError, unknown
+from optimizer.relocation import rebased
 from optimizer.schema import Entry, File, Strict
-from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec
+from optimizer.specs import OfflineSpec, ServerSpec, SweepSpec, duration_seconds
 
 
 class Use(Strict):
@@ -122,12 +123,6 @@ DataField: TypeAlias = Annotated[
 ]
 
 
-def _seconds(value: Any) -> Any:
-    """Seconds from `30s`, `2m`, `1.5h`, or a number."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else value
-
-
 class LatencySpec(Strict):
     """How latency is measured: see optimizer/measure/latency.py."""
 
@@ -138,7 +133,7 @@ class LatencySpec(Strict):
     precision: float | None = Field(
         0.05, gt=0, lt=1, description="stop when every speed-up is known to this share and no gate is undecided"
     )
-    budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+    budget: Annotated[float | None, BeforeValidator(duration_seconds)] = Field(
         None, gt=0, description="wall time for all candidates at one setting, e.g. 30s or 2m; then say inconclusive"
     )
     threads: int = Field(1, ge=1, description="threads each runtime may use")
@@ -146,6 +141,29 @@ class LatencySpec(Strict):
     pin: bool = Field(
         True, description="keep all candidates on the same cores, as many as threads, others after each restart"
     )
+
+
+class Own(Strict):
+    """A variant on one target: written as its steps, or as `{steps: [...], options: {...}}`."""
+
+    steps: list[UseField] = Field([], description="as those of a variant for all targets")
+    options: dict[str, Any] = Field({}, description="of the target, in place of those that the recipe gives it")
+
+
+def _own(value: Any) -> Any:
+    return {"steps": value} if isinstance(value, list) else value
+
+
+def _variant_kind(value: Any) -> str:
+    return "each" if isinstance(value, Mapping) else "everywhere"
+
+
+Variant: TypeAlias = Annotated[
+    Annotated[list[UseField], Tag("everywhere")]
+    | Annotated[dict[str, Annotated[Own, BeforeValidator(_own)]], Tag("each")],
+    Discriminator(_variant_kind),
+]
+"""Steps for every target, or target -> its own."""
 
 
 def _off(value: Any) -> Any:
@@ -181,7 +199,9 @@ class Recipe(Strict):
     data: dict[Literal["calibrate", "evaluate", "select", "train"], DataField] = Field(
         {}, description="role -> data set: written out, or card/split, card.yaml#split, or a data file"
     )
-    variants: dict[str, list[UseField]] = Field({"fp32": []}, description="name -> steps; no step: the model as it is")
+    variants: dict[str, Variant] = Field(
+        {"fp32": []}, description="name -> steps, or target -> steps; no step: the model as it is"
+    )
     targets: list[UseField] = Field(
         [Use(name="onnxruntime")], min_length=1, description="runtimes that every variant is built for"
     )
@@ -221,6 +241,11 @@ class Recipe(Strict):
         if len(set(names)) != len(names):
             raise ValueError("a target is listed twice")
         return self
+
+    def on(self, variant: str, target: str) -> Own | None:
+        """A variant's steps on a target, and options that it gives the target; None where it is not for that target."""
+        found = self.variants[variant]
+        return Own(steps=found) if isinstance(found, list) else found.get(target)
 
     def document(self) -> dict[str, Any]:
         """The recipe as it was written, inherited parts merged in: JSON, paths as the author spelled them."""
@@ -280,7 +305,7 @@ def _document(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise OptimizerError(f"{path}: 'extends' names one recipe", "for example extends: vision/digits-int8")
     parent_path = locate(str(path.parent / parent) if parent.endswith((".yaml", ".yml")) else parent)
     moved = Path(os.path.relpath(parent_path.parent, path.parent))
-    return _merge(_rebase(_document(parent_path, (*chain, path)), moved), document)
+    return _merge(rebased(_document(parent_path, (*chain, path)), moved), document)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -294,38 +319,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise OptimizerError(f"{path}: expected a mapping of keys, found {type(document).__name__}", "see optc schema")
     return document
-
-
-def relocated(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A document whose relative paths start at the working directory, rewritten to start at `folder`."""
-    moved: dict[str, Any] = _rebase(document, Path(os.path.relpath(Path.cwd(), folder)))
-    return moved
-
-
-PATH_KEYS = {"weights", "file", "hf", "path", "tokenizer"}
-DATA_KEYS = {"calibrate", "evaluate", "select", "train", "ref"}  # a path only when spelt like one, else card/split
-DATA_SUFFIXES = (".yaml", ".yml", ".npz", ".parquet", ".csv", ".tsv")
-
-
-def _rebase(value: Any, base: Path, key: str = "") -> Any:
-    """A document whose relative paths started at `base`, rewritten to start at the folder that `base` is seen from."""
-    if isinstance(value, dict):
-        return {k: _rebase(v, base, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_rebase(v, base, key) for v in value]
-    if isinstance(value, str) and _is_local_path(value, key):
-        return str(base / value)
-    return value
-
-
-def _is_local_path(value: str, key: str) -> bool:
-    if value.startswith(("/", "~", "$", "python:")):
-        return False
-    if key == "entry":
-        return value.rpartition(":")[0].endswith(".py")
-    if key in DATA_KEYS:
-        return value.partition("#")[0].endswith(DATA_SUFFIXES) or value.startswith(("./", "../")) or value.endswith("/")
-    return key in PATH_KEYS
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",
         "half": "optimizer.passes.half",
+        "auto": "optimizer.passes.auto",
     },
     "targets": {
         "pytorch": "optimizer.targets.pytorch",

@@ -154,7 +154,8 @@ def parse(model: type[M], value: Any, where: str, base: Path | None = None) -> M
         raise OptimizerError(*_explain(error, model, where)) from None
 
 
-UNION_TAGS = ("spec", "ref")  # pydantic puts the chosen member of a tagged union into the place of a fault
+# pydantic puts the chosen member of a tagged union into the place of a fault; the model behind each tag.
+UNION_TAGS = {"spec": "DataSpec", "ref": "DataRef", "everywhere": "Use", "each": "Own"}
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str]:
@@ -182,7 +183,7 @@ def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     reached: list[type[BaseModel]] = [model]
     for part in loc:
         if part in UNION_TAGS and len(reached) > 1:
-            reached = [reached[UNION_TAGS.index(str(part))]]
+            reached = [model for model in reached if model.__name__ == UNION_TAGS[str(part)]] or reached
         elif isinstance(part, str) and part in reached[0].model_fields:
             reached = _inner_models(reached[0].model_fields[part].annotation) or reached
     return sorted(info.alias or name for name, info in reached[0].model_fields.items())
@@ -223,6 +224,11 @@ def _ingredient(value: Any, is_entry: bool = False) -> Any:
 def decode(kind: type[T], value: Any) -> T:
     """A value of `kind` (a frozen dataclass of values.py) from its JSON form. Raises ValueError when it is none."""
     return TypeAdapter(kind).validate_python(value)
+
+
+def dump(value: Any) -> bytes:
+    """A value with dataclasses of values.py in it as JSON on one line, UTF-8."""
+    return TypeAdapter(Any).dump_json(value)
 
 
 _RUN = TypeAdapter(Run)

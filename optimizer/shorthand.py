@@ -114,8 +114,17 @@ def narrowed(recipe: Recipe, variants: Sequence[str], targets: Sequence[str]) ->
         written = recipe.document().get("variants", {})
         changes["variants"] = {n: uses for n, uses in written.items() if n in kept}
     if targets:
+        left = changes.get("variants", recipe.document().get("variants"))
+        changes |= {"variants": {name: _on(found, targets) for name, found in left.items()}} if left else {}
         changes["targets"] = [listed.get(name, name) for name in targets]
     return _changed(recipe, changes)
+
+
+def _on(variant: Any, targets: Sequence[str]) -> Any:
+    """A variant with steps per target, of these targets; as it is where it has none of them: the planner says so."""
+    if not isinstance(variant, dict):
+        return variant
+    return {name: own for name, own in variant.items() if name in targets} or variant
 
 
 def adjusted(recipe: Recipe, gates: Sequence[str], bundle: str | None) -> Recipe:

@@ -1,11 +1,11 @@
-"""What a recipe may say of load: the scenarios offline and server, and the sweep over runtime settings."""
+"""What a recipe may say of load (offline, server, the sweep over runtime settings) and of the search for the best."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from optimizer.schema import Strict
 
@@ -30,6 +30,18 @@ def duration_text(value: Any) -> Any:
     return None
 
 
+def duration_seconds(value: Any) -> Any:
+    """Seconds from `30s`, `2m`, `1.5h`, or a number; raises ValueError for text that is no duration."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h|)\s*", value)
+    if not found:
+        raise ValueError("write a duration, for example 30s, 20m or 1.5h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
+
+
+AS_WRITTEN = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]})
+"""How an editor checks a duration: a number of seconds, or text such as 20m."""
 SIZES = Annotated[int, Field(ge=1)]
 DIMS = "sizes of the other free dimensions; default: as for latency"
 
@@ -79,3 +91,22 @@ class SweepSpec(Strict):
     seconds: float = Field(3.0, gt=0, description="time budget per setting, warm-up not counted")
     restarts: int = Field(4, ge=2, description="fresh processes per setting")
     dims: dict[str, int] | None = Field(None, description=DIMS)
+
+
+OBJECTIVES = ("latency.p50", "throughput", "size", "memory")
+
+
+class AutoSpec(Strict):
+    """What is searched for, and how long: see optimizer/search."""
+
+    objective: Literal["latency.p50", "throughput", "size", "memory"] = Field(
+        "latency.p50", description="what is to be best among all that meets the recipe's gates"
+    )
+    budget: Annotated[float, BeforeValidator(duration_seconds), AS_WRITTEN] = Field(
+        1200.0, gt=0, description="time for the search, e.g. 20m; optc build --budget takes its place"
+    )
+    at: dict[str, SIZES] = Field(
+        {}, description="batch and other free sizes at which it counts, e.g. {batch: 1}; default: as for latency"
+    )
+    algorithms: list[str] | None = Field(None, description="steps that may be tried; default: all that fit")
+    targets: list[str] | None = Field(None, description="of the recipe's targets; default: all that can be shipped")

@@ -175,12 +175,26 @@ def _step(module: ModuleType) -> Iterator[str]:
     limit = getattr(module, "LIMIT", "missing")
     if limit is not None and (not isinstance(limit, int | float) or limit < 0):
         yield "LIMIT is neither None nor a tolerance"
+    yield from _rows(module)
     yield from _functions(module, {"run": 4})
     for name in ("data", "tools"):
         if hasattr(module, name):
             yield from _functions(module, {name: 1})
     if hasattr(module, "refuse"):
         yield from _functions(module, {"refuse": 2})
+
+
+def _rows(module: ModuleType) -> Iterator[str]:
+    """What a search may try are options that the module takes."""
+    rows = getattr(module, "SEARCH", ())
+    if not isinstance(rows, tuple) or not all(isinstance(row, Mapping) for row in rows):
+        yield "SEARCH is not a tuple of options"
+        return
+    for row in rows:
+        try:
+            module.Options.model_validate(dict(row))
+        except ValidationError as error:
+            yield f"SEARCH holds {dict(row)}, which Options refuses: {error.errors()[0]['msg']}"
 
 
 def _target(module: ModuleType) -> Iterator[str]:

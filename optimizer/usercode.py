@@ -53,6 +53,21 @@ def run(entry: str, call: Callable[[], T]) -> T:
         raise OptimizerError(f"{entry} raised {type(error).__name__}: {error}", f"see {place(error)}") from error
 
 
+def attempt(what: str, call: Callable[[], T]) -> T:
+    """What `call` returns, where one thing of several may fail without the others; OptimizerError for all it raises.
+
+    Plugins and the libraries behind them raise what they like. Not for what a user asked for by name: there, such an
+    error is a bug and has to be seen as one.
+    """
+    try:
+        return call()
+    except OptimizerError:
+        raise
+    except Exception as error:  # as above
+        told = " ".join(str(error).split())[:300]
+        raise OptimizerError(f"{what}: {type(error).__name__}: {told}", f"see {place(error)}") from error
+
+
 def _import(point: schema.EntryPoint) -> ModuleType:
     if point.path is None:
         return importlib.import_module(str(point.module))

@@ -272,6 +272,32 @@ class Setting:
     protocol: dict[str, Any] = field(default_factory=dict)  # n, metric, and every setting that was tried
 
 
+Standing = Literal["sure", "likely", "possible", "broken"]
+"""How gates hold on select data: by the interval there, by the one evaluation will give, by the value, not at all."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One artifact that a search tried: what made it, how it stood, and what became of it."""
+
+    name: str  # as its recipe is called, "quantize.static@openvino"
+    target: str
+    variant: Any  # its steps, and options of the target, as a recipe writes them
+    outcome: Literal["open", "chosen", "kept", "rejected", "failed"]  # kept: it meets the gates; open: not finished
+    reason: str
+    seconds: float  # that it took
+    elapsed: float  # seconds of the search when it was finished
+    standing: Standing | None = None  # None: it was not judged
+    gap: str = ""  # where it is broken: by how much
+    excess: float = 0.0  # the same, relative to what the gates allow
+    objective: Measurement | None = None  # against the yardstick of the search, which is the same for all targets
+    measurements: tuple[Measurement, ...] = ()  # accuracy on the select data, latency, size
+    error: float | None = None  # of its outputs on calibration data: noise power over signal power
+    digest: str = ""  # of its files and the options that they are run with
+    precision: str | None = None  # what really ran, in the runtime's own words
+    front: bool = False  # no other trial is both more accurate and better by the objective
+
+
 @dataclass(frozen=True)
 class DataRecord:
     """One data set of a run: what it was and how many examples were used."""
@@ -323,3 +349,4 @@ class Run:
     explanations: tuple[Explanation, ...] = ()
     settings: tuple[Setting, ...] = ()  # the best of a sweep, per candidate and objective
     selection: tuple[Measurement, ...] = ()  # accuracy on the data that candidates were chosen on
+    trials: tuple[Trial, ...] = ()  # of the search that found a variant, in the order in which they were made

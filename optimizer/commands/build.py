@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
-from optimizer import execute, recipe, report, resolution, schema, shorthand
+from optimizer import execute, recipe, report, resolution, schema, search, shorthand
 from optimizer.commands import console, options, trials
 from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
+from optimizer.relocation import relocated
 from optimizer.store import Store
 from optimizer.values import Run
 
@@ -36,6 +38,9 @@ def build(
     bundle: Annotated[str | None, typer.Option(help="best, all or none [default: the recipe's]")] = None,
     allow_failed: Annotated[bool, typer.Option(help="bundle even what failed a gate; the manifest says so")] = False,
     inconclusive: Annotated[str | None, typer.Option(help="count inconclusive gates as: pass or fail")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="auto: time for the search, e.g. 20m [default: the recipe's]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the run record as JSON")] = False,
     weights: Annotated[str | None, typer.Option(help="model: weights file")] = None,
     task: Annotated[str | None, typer.Option(help="model: Hugging Face task of a model directory")] = None,
@@ -61,24 +66,45 @@ def build(
         reference, weights, task, input or (), data, evaluate, label, metric or (), target or (), precision or (),
         max_drop, min_speedup,
     )  # fmt: skip
-    found = _recipe(flags, save)
-    if not shorthand.is_model(reference):
-        found = shorthand.narrowed(found, variant or [], target or [])
-    found = shorthand.adjusted(found, gate or [], bundle)
-    planned = plan(found)
+    found = shorthand.adjusted(_recipe(flags, save, variant or []), gate or [], bundle)
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
-    if measure:
-        _foretell(screen, planned, artifacts)
+    asked = _asked(found, budget, measure)
     with artifacts.in_use():
-        done = execute.execute(planned, artifacts, screen, measure)
+        searched = search.search(asked, artifacts, screen, folder) if asked else None
+        planned = plan(searched.recipe if searched else found)
+        if measure:
+            _foretell(screen, planned, artifacts)
+        done = _with_trials(execute.execute(planned, artifacts, screen, measure), searched)
         paths = report.record(folder / "run.json", done.run)
         bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
     if json:
         screen.print(schema.dump_run(done.run).decode())
     else:
         _summary(screen, planned, done.run, paths, bundles)
-    raise typer.Exit(options.exit_code([v.outcome for v in done.run.verdicts], counted_as))
+    outcomes = [*(v.outcome for v in done.run.verdicts), *(["fail"] if searched and searched.gap else [])]
+    raise typer.Exit(options.exit_code(outcomes, counted_as))
+
+
+def _with_trials(done: execute.Executed, searched: search.Searched | None) -> execute.Executed:
+    """The build with the trials of the search that led to it, and with what nothing met, if so."""
+    if searched is None:
+        return done
+    notes = (searched.gap,) if searched.gap else ()
+    return replace(done, run=replace(done.run, trials=searched.trials, warnings=(*done.run.warnings, *notes)))
+
+
+def _asked(found: recipe.Recipe, budget: str | None, measure: bool) -> search.Asked | None:
+    """The search of the recipe, refused where flags contradict it."""
+    seconds = options.seconds("--budget", budget)
+    asked = search.find(found, seconds)
+    if asked and not measure:
+        raise OptimizerError("--no-measure: a search measures", "build what it found: optc build build/NAME/best.yaml")
+    if budget and not asked:
+        raise OptimizerError(
+            f"--budget {budget} is for a search, '{found.name}' has none", "write a variant as [auto], or leave it out"
+        )
+    return asked
 
 
 def _foretell(screen: Console, planned: Plan, store: Store) -> None:
@@ -89,7 +115,7 @@ def _foretell(screen: Console, planned: Plan, store: Store) -> None:
             screen.warn(found.warning)
 
 
-def _recipe(flags: shorthand.Flags, save: Path | None) -> recipe.Recipe:
+def _recipe(flags: shorthand.Flags, save: Path | None, variants: list[str]) -> recipe.Recipe:
     if not shorthand.is_model(flags.model):
         given = [n for n in ("weights", "hf_task", "data", "label", "max_drop", "min_speedup") if getattr(flags, n)]
         if given:
@@ -97,11 +123,11 @@ def _recipe(flags: shorthand.Flags, save: Path | None) -> recipe.Recipe:
                 f"--{given[0].replace('_', '-')} describes a model, '{flags.model}' is a recipe",
                 "change the recipe, or extend it in a file of your own (extends: ...)",
             )
-        return recipe.load(flags.model)
+        return shorthand.narrowed(recipe.load(flags.model), variants, flags.targets)
     document = shorthand.document(flags)
     found = recipe.parse(document, flags.model, Path.cwd(), _name(flags.model))
     if save:
-        text = yaml.safe_dump(recipe.relocated(document, save.resolve().parent), sort_keys=False)
+        text = yaml.safe_dump(relocated(document, save.resolve().parent), sort_keys=False)
         write_atomically(save, text.encode())
     return found
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from optimizer import fingerprint, recipe, resolution
+from optimizer import fingerprint, recipe, resolution, search
 from optimizer.chain import Step
 from optimizer.commands import console
-from optimizer.console import Console, table
+from optimizer.console import Console, duration, table
 from optimizer.plan import Plan
 from optimizer.plan import plan as make_plan
 from optimizer.store import Store
@@ -26,12 +26,17 @@ def plan(
 ) -> None:
     """Show every step of a build, which are in the store, and for the others what changed."""
     screen = console(ctx)
-    planned = make_plan(recipe.load(reference))
+    found = recipe.load(reference)
+    asked = search.find(found)
+    planned = make_plan(search.start(asked) if asked else found)
     artifacts = Store.open(store, screen.warn)
     if json:
-        screen.print(jsonlib.dumps(_document(planned, artifacts), indent=1))
+        document = _document(planned, artifacts) | ({"search": _searched(asked)} if asked else {})
+        screen.print(jsonlib.dumps(document, indent=1))
     else:
         _show(screen, planned, artifacts)
+        if asked:
+            _show_search(screen, asked)
 
 
 def reason(planned: Plan, step: Step, store: Store) -> str:
@@ -73,6 +78,38 @@ def _show(screen: Console, planned: Plan, store: Store) -> None:
     for found in told.values():
         if found.warning:
             screen.warn(found.warning)
+
+
+def _show_search(screen: Console, asked: search.Asked) -> None:
+    """The trials of a search in the order in which they are made, and what may follow around each."""
+    screen.print()
+    screen.print(
+        f"search  '{asked.variant}': {asked.goal}, {duration(asked.spec.budget)}, times against {asked.yardstick}"
+    )
+    for place, (point, around) in enumerate(search.moves(asked), start=1):
+        screen.print(f"try {place:>3}  {point.name}" + (f"  ({len(around)} changes may follow)" if around else ""))
+        for other in around:
+            screen.detail(f"  change  {other.name}")
+    screen.print(
+        "then changes of each target's best, of what is faster but breaks a gate, and of the best of another kind;"
+    )
+    screen.print(
+        "where a gate on accuracy breaks, also with the most harmful layers left in float (-v lists the changes)"
+    )
+
+
+def _searched(asked: search.Asked) -> dict[str, Any]:
+    return {
+        "variant": asked.variant,
+        "objective": asked.spec.objective,
+        "at": {"batch": asked.batch, **asked.dims},
+        "budget": asked.spec.budget,
+        "yardstick": asked.yardstick,
+        "trials": [
+            {"name": p.name, "target": p.target, "variant": p.written(), "changes": [other.name for other in around]}
+            for p, around in search.moves(asked)
+        ],
+    }
 
 
 def _evaluation(stored: bool | None) -> str:

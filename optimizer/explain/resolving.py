@@ -197,7 +197,8 @@ def _subject(
     role = next((r for r in ROLES if r in planned.data), None)
     found = planned.data[role] if role else None
     spec = planned.recipe
-    steps = [{use.name: use.options} for use in spec.variants.get(candidate.variant, [])]
+    own = spec.on(candidate.variant, candidate.target) if candidate.variant in spec.variants else None
+    steps = [{use.name: use.options} for use in (own.steps if own else ())]
     return Subject(
         name=candidate.name,
         target=candidate.target,

@@ -11,6 +11,7 @@ from optimizer.explain.proxy import Proxy
 from optimizer.explain.variants import Layer, types
 
 FIXED = 0.02  # share of all multiplications and weights that any choice is taken to cost beside its own
+STRIDE = 4  # layers are screened in so many rounds: where time runs out, those missed lie everywhere
 PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
 LIKELY = 8  # single layers that are tried at each step, the most suspicious first
 USEFUL = 0.02  # part of the noise: a choice that takes less away is none
@@ -31,6 +32,33 @@ class Found:
     kept: frozenset[str]
     restored: bool
     steps: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Layer -> the error of the outputs when it alone is quantized, or why that cannot run."""
+
+    errors: Mapping[str, float]
+    faults: Mapping[str, str]
+
+
+def screen(
+    layers: Sequence[Layer], proxy: Proxy, time_left: Callable[[], bool], advance: Callable[[int, int], None]
+) -> Screened:
+    """Try every layer alone, as far as time allows; what it does not allow is in neither mapping."""
+    every = frozenset(layer.name for layer in layers)
+    errors: dict[str, float] = {}
+    faults: dict[str, str] = {}
+    for done, layer in enumerate(layer for start in range(STRIDE) for layer in layers[start::STRIDE]):
+        if errors and not time_left():
+            break
+        fault = proxy.fault(every - {layer.name})
+        if fault:
+            faults[layer.name] = fault
+        else:
+            errors[layer.name] = proxy.error(every - {layer.name})
+        advance(done + 1, len(layers))
+    return Screened(errors, faults)
 
 
 def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:

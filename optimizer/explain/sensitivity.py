@@ -20,7 +20,6 @@ from optimizer.explain.variants import Variants
 from optimizer.protocols import Feeds
 from optimizer.values import Measurement, Sensitivity
 
-STRIDE = 4  # layers are screened in so many rounds: where time runs out, those missed lie everywhere
 MOST = 24  # layers and types that are reported
 SCREEN, SEARCH, MEASURE = 0.35, 0.65, 0.95  # of the budget: until when each stage may go on
 EVALUATIONS = 16  # that the budget should at least allow
@@ -78,23 +77,14 @@ class _Ranker:
 
     def _screen(self, proxy: Proxy) -> dict[str, float]:
         """Layer -> the error of the outputs when it alone is quantized; those that time did not allow are left out."""
-        found: dict[str, float] = {}
-        failed: list[str] = []
         with self.console.task(f"{self.subject.name}: screening {len(self.layers)} layers") as advance:
-            for done, layer in enumerate(layer for start in range(STRIDE) for layer in self.layers[start::STRIDE]):
-                if found and not self.clock.before(SCREEN + 0.1):
-                    break
-                fault = proxy.fault(self.every - {layer.name})
-                if fault:
-                    failed.append(f"'{layer.name}' cannot be quantized alone here: {fault}")
-                else:
-                    found[layer.name] = proxy.error(self.every - {layer.name})
-                advance(done + 1, len(self.layers))
-        self.sentences += failed[:1]
-        missed = len(self.layers) - len(found) - len(failed)
+            found = search.screen(self.layers, proxy, lambda: self.clock.before(SCREEN + 0.1), advance)
+        told = [f"'{name}' cannot be quantized alone here: {fault}" for name, fault in found.faults.items()]
+        self.sentences += told[:1]
+        missed = len(self.layers) - len(found.errors) - len(found.faults)
         if missed:
             self.sentences.append(f"{missed} of {len(self.layers)} layers were not screened: the budget was spent")
-        return found
+        return dict(found.errors)
 
     def _begin(self, examples: int) -> None:
         """The metric of the float model and of the candidate, on as many examples as the budget allows."""

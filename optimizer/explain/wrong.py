@@ -61,7 +61,7 @@ def find(subject: Subject, samples: int, examples: int, clock: Clock, console: C
         compared = tensors.compare(_tapping(subject, threads), feeds, TENSORS * clock.seconds, advance)
     first = next((t.name for t in compared.tensors if t.jump), None)
     _refuse_nan(subject, feeds())
-    variants = _variants(subject, next(feeds()), threads)
+    variants = opened(subject, next(feeds()), threads)
     ranking = sensitivity.rank(subject, variants, list(feeds()), examples, clock, console)
     return Wrong(compared.tensors, compared.rows, first, ranking)
 
@@ -97,7 +97,8 @@ def _tapping(subject: Subject, threads: int) -> tensors.Tapping:
     return kind(subject.artifact, subject.baseline, threads)
 
 
-def _variants(subject: Subject, feeds: Feeds, threads: int) -> Variants:
+def opened(subject: Subject, feeds: Feeds, threads: int) -> Variants:
+    """The variants of a candidate; `feeds` say at which sizes its multiplications are counted."""
     from optimizer.explain.variants_onnx import OnnxVariants
     from optimizer.explain.variants_openvino import OpenvinoVariants
 

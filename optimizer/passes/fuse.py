@@ -36,6 +36,7 @@ TOOLS = ("onnxscript", "onnx")
 DATA: tuple[str, ...] = ()
 SCHEMED = True
 LIMIT = 1e-4
+SEARCH = ({}, {"approximate_gelu": True}, {"normalization": "skip"})
 DOMAIN = "com.microsoft"
 
 Group = Literal["attention", "normalization", "gelu"]
@@ -68,6 +69,11 @@ class Options(Strict):
 def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
     """The distributions that decide the result for a target."""
     return TOOLS if scheme.fused else ()
+
+
+def changes(scheme: QuantScheme) -> bool:
+    """Whether this step does anything for a target."""
+    return bool(scheme.fused)
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:

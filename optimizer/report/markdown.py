@@ -9,6 +9,7 @@ from optimizer.report.explained import advice
 from optimizer.report.index import Index, Setting, index
 from optimizer.report.page import ORDER, date, machine_facts
 from optimizer.report.results import results
+from optimizer.report.searched import searched
 from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run
 
@@ -42,6 +43,7 @@ def markdown(run: Run) -> str:
             results=results(found),
             timed=timed,
             worst=worst_slice(run),
+            searched=searched(found),
             noise=noise_line(found),
             advice=advice(run),
             machine=machine_facts(run),

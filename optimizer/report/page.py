@@ -15,6 +15,7 @@ from optimizer.report.explained import explained
 from optimizer.report.graph import graph
 from optimizer.report.index import index
 from optimizer.report.results import results
+from optimizer.report.searched import searched
 from optimizer.report.slices import sliced
 from optimizer.report.worst import worst_slice
 from optimizer.values import Run, Verdict
@@ -48,6 +49,7 @@ def html(run: Run) -> str:
             accuracy=figures.accuracy(found),
             sliced=sliced(found),
             worst=worst_slice(run),
+            searched=searched(found),
             timings=timing.timings(found),
             advised=timing.advised(found),
             loads=timing.loads(found),

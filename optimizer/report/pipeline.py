@@ -113,14 +113,22 @@ def _step(run: Run, record: StepRecord) -> StepView:
 
 def _chosen(run: Run, record: StepRecord) -> set[str]:
     """The options that the recipe sets for this step, read from the recipe that the run holds."""
-    variants = [c.variant for c in run.candidates if record.key in c.steps]
-    written = [use for v in dict.fromkeys(variants) for use in _mapping(run.recipe.get("variants")).get(v, [])]
+    places = [(c.variant, c.target) for c in run.candidates if record.key in c.steps]
+    written = [use for place in dict.fromkeys(places) for use in written_steps(run.recipe, *place)]
     written += run.recipe.get("targets", [])
     uses = [_mapping(use) for use in written]
     named = [_mapping(use.get("options")) for use in uses if use.get("name") == record.use]
     if record.use == "export":
         named.append(_mapping(run.recipe.get("export")))
     return {name for options in named for name in options}
+
+
+def written_steps(recipe: dict[str, Any], variant: str, target: str) -> list[Any]:
+    """The steps of a variant on a target as the recipe of a run writes them."""
+    found = _mapping(recipe.get("variants")).get(variant)
+    own = found.get(target) if isinstance(found, dict) else found
+    steps = own.get("steps") if isinstance(own, dict) else own
+    return steps if isinstance(steps, list) else []
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from optimizer.report.pipeline import written_steps
 from optimizer.values import Candidate, Run
 
 
@@ -12,9 +13,7 @@ def snippet(run: Run, candidate: Candidate, keep: Sequence[str]) -> str:
     """YAML to paste into the recipe, empty without advice; steps stay as they were written."""
     if not keep:
         return ""
-    variants = run.recipe.get("variants")
-    written = variants.get(candidate.variant) if isinstance(variants, dict) else None
-    steps = [_step(step) for step in written] if isinstance(written, list) else []
+    steps = [_step(step) for step in written_steps(run.recipe, candidate.variant, candidate.target)]
     if not any(name.startswith("quantize.") for name, _ in steps):
         return _yaml({"keep": list(keep)})
     return _yaml({"variants": {candidate.variant: [_kept(name, options, keep) for name, options in steps]}})

@@ -34,6 +34,7 @@ DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = 1e-4  # the files are handed on unchanged; only the runtime's own optimizations lie between
 COMPILE: tuple[str, ...] = ()
+SEARCH = ({"graph_optimization": "extended"},)  # without the layouts that this CPU is said to like
 SCHEME = QuantScheme(
     target="onnxruntime",
     format="onnx",

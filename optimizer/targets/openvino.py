@@ -31,6 +31,7 @@ DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = 1e-4  # float32 on another runtime: sums in another order, nothing else
 COMPILE: tuple[str, ...] = ()
+SEARCH = ({"static_shapes": 8}, {"precision": "bf16"}, {"precision": "f16"})
 SCHEME = QuantScheme(
     target="openvino",
     format="openvino",

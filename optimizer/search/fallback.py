@@ -1,0 +1,130 @@
+"""A point that breaks the gates, with the layers left in float whose rounding harms accuracy most for what they cost.
+
+Layers are chosen by the machinery of `optc explain`: screened alone through switches, then put back greedily, the most
+noise taken away per multiplication that stays in float, until the gates hold on the select data with the interval that
+the evaluation data will give. The candidate's own Q/DQ pairs are grafted for this, nothing is quantized
+again; the point that comes out is then built and measured like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from optimizer.explain import search, wrong
+from optimizer.explain.clock import Clock
+from optimizer.explain.keep import selectors
+from optimizer.explain.proxy import Proxy
+from optimizer.explain.subject import Part, Subject
+from optimizer.explain.task import Task
+from optimizer.explain.variants import Variants
+from optimizer.plan import Plan
+from optimizer.produce import Producer
+from optimizer.search.points import Point
+from optimizer.search.standing import ORDER, Stand
+from optimizer.usercode import attempt
+from optimizer.values import Artifact, Candidate, Measurement
+
+SAMPLES = 32  # that layers are screened on
+EXAMPLES = 1000  # of the select data that a choice is judged on while it grows; its trial is judged on all
+SCREEN = 0.4  # of the time, for screening
+TOGETHER = 4  # samples per inference
+
+Standing = Callable[[Sequence[Measurement]], Stand]
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A candidate that breaks the gates, and what it is made of and compared with."""
+
+    point: Point
+    plan: Plan
+    candidate: Candidate
+    artifact: Artifact
+    baseline: Artifact  # of the same target
+
+    @property
+    def place(self) -> int | None:
+        """Which of its steps can leave layers in float."""
+        steps = [self.plan.step(key) for key in self.candidate.steps]
+        able = {step.use for step in steps if "keep" in type(step.options).model_fields}
+        return next((place for place, (name, _) in enumerate(self.point.steps) if name in able), None)
+
+
+def harmful(broken: Broken, producer: Producer, seconds: float, standing: Standing) -> list[Point]:
+    """The point with fewer layers quantized; none where no step can leave any, or none is to blame.
+
+    Raises OptimizerError where the layers cannot be told apart.
+    """
+    place = broken.place
+    if place is None or broken.artifact.format not in ("onnx", "openvino"):
+        return []
+    return attempt(broken.point.name, lambda: _harmful(broken, place, producer, seconds, standing))
+
+
+def _harmful(broken: Broken, place: int, producer: Producer, seconds: float, standing: Standing) -> list[Point]:
+    subject, clock = _subject(broken, producer), Clock.now(seconds)
+    role = "calibrate" if "calibrate" in broken.plan.data else "select"
+    samples = list(wrong.given(Part(producer.dataset(role), 0, SAMPLES), subject.signature, TOGETHER))
+    variants = wrong.opened(subject, samples[0], subject.machine.cores)
+    if not variants.layers:
+        return []
+    proxy = Proxy(variants, samples)
+    if not proxy.error(frozenset()):
+        return []
+    screened = search.screen(variants.layers, proxy, lambda: clock.before(SCREEN), lambda done, total: None)
+    judge = _Judge(_tasks(subject, broken.plan), variants, standing)
+    found = search.greedy(variants.layers, screened.errors, proxy, judge.content, lambda: clock.before(1.0))
+    if not found.kept or len(found.kept) == len(variants.layers):
+        return []
+    name, options = broken.point.steps[place]
+    keep = list(dict.fromkeys([*options.get("keep", ()), *selectors(found.kept, variants.layers)]))
+    steps = (*broken.point.steps[:place], (name, {**options, "keep": keep}), *broken.point.steps[place + 1 :])
+    return [dataclasses.replace(broken.point, steps=steps)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judge:
+    """Says of a choice of layers whether the gates hold with it, by every metric that a gate is about."""
+
+    tasks: tuple[Task, ...]
+    variants: Variants
+    standing: Standing
+
+    def content(self, kept: frozenset[str]) -> bool:
+        every = frozenset(layer.name for layer in self.variants.layers)
+        found = [
+            task.measurement(task.name, task.rows(self.variants, kept), task.rows(self.variants, every))
+            for task in self.tasks
+        ]
+        return self.standing(found).level in ORDER[:2]
+
+
+def _tasks(subject: Subject, plan: Plan) -> tuple[Task, ...]:
+    assert subject.data is not None
+    part = Part(subject.data, 0, EXAMPLES)
+    named = dict.fromkeys(gate.metric for gate in plan.gates if gate.metric in plan.metrics)
+    return tuple(
+        Task(
+            name, subject.metrics[name], part, subject.batch, str(subject.against), subject.machine.digest, subject.seed
+        )
+        for name in named
+    )
+
+
+def _subject(broken: Broken, producer: Producer) -> Subject:
+    plan, candidate = broken.plan, broken.candidate
+    return Subject(
+        name=broken.point.name,
+        target=candidate.target,
+        artifact=broken.artifact,
+        options=candidate.options,
+        machine=plan.machine,
+        against=plan.baselines[candidate.name],
+        baseline=broken.baseline,
+        data=producer.dataset("select"),
+        metrics=plan.metrics,
+        batch=plan.recipe.measure.batch,
+        seed=plan.recipe.seed,
+        dims=plan.recipe.measure.latency.dims if plan.recipe.measure.latency else {},
+    )

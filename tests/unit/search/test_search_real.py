@@ -1,0 +1,115 @@
+"""Trials for real, on a net with one layer that 8 bits ruin: built, compared, judged, timed, and mended by `keep`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from explain_lab import CULPRIT, fragile
+
+from optimizer import search
+from optimizer.console import Console
+from optimizer.errors import OptimizerError
+from optimizer.recipe import parse
+from optimizer.search.points import Point
+from optimizer.search.runner import Timed
+from optimizer.search.trial import Trials
+from optimizer.store import Store
+
+RUINED = Point("onnxruntime", (("quantize.static", {"per_channel": False}),))
+EXAMPLES = 900
+BASE: dict[str, Any] = {
+    "model": {"file": "fragile.onnx"},
+    "variants": {"fp32": [], "best": ["auto"]},
+    "targets": ["onnxruntime", "openvino"],
+    "baseline": "fp32",
+    "measure": {"metrics": ["top1"], "latency": {"seconds": 0.1, "restarts": 2, "most_restarts": 2}},
+    "gates": ["top1 drop <= 4pp", "latency.p50 speedup >= 0.001x"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The net, and examples with what it says of them as labels."""
+    from onnx.reference import ReferenceEvaluator
+
+    found = tmp_path_factory.mktemp("fragile")
+    net = fragile()
+    onnx.save(net, found / "fragile.onnx")
+    x = np.random.default_rng(1).standard_normal((EXAMPLES, 6)).astype(np.float32)
+    labels = np.argmax(ReferenceEvaluator(net).run(None, {"x": x})[0], axis=1)
+    np.savez(found / "d.npz", x=x, y=labels)
+    return found
+
+
+@pytest.fixture
+def trials(folder: Path, store: Store) -> Trials:
+    rows: dict[str, Any] = {"source": {"npz": {"path": "d.npz"}}, "label": "y"}
+    data = {
+        "calibrate": {**rows, "take": 100},
+        "select": {**rows, "skip": 100, "take": 400},
+        "evaluate": {**rows, "skip": 500},
+    }
+    asked = search.find(parse({**BASE, "data": data}, "test", folder, "fragile"))
+    assert asked is not None
+    found = Trials(asked, store, Console(level=0, err=io.StringIO()))
+    found.prepare()
+    return found
+
+
+def test_a_ruined_trial_is_seen_by_its_outputs_and_by_the_metric_and_mended_by_leaving_a_layer_in_float(
+    trials: Trials,
+) -> None:
+    plain = Point("onnxruntime")
+    good, bad = trials.build(plain), trials.build(RUINED)
+    assert good.error == 0
+    assert bad.error > 0.05
+    assert bad.precision.startswith("int8")
+    held = trials.stand(RUINED, trials.judge(RUINED))
+    assert held.level == "broken"
+    assert held.gap.startswith("top1 drop ")
+    assert held.gap.endswith("the gate asks <= 4 pp")
+    assert trials.stand(plain, trials.judge(plain)).level == "sure"
+    [mended] = trials.restored(RUINED, 30.0)
+    assert mended.steps == (("quantize.static", {"per_channel": False, "keep": [CULPRIT]}),)
+    assert trials.build(mended).error < bad.error / 10
+    assert trials.stand(mended, trials.judge(mended)).level in ("sure", "likely")
+
+
+def test_all_are_timed_in_one_session_against_the_same_yardstick(trials: Trials) -> None:
+    given = [RUINED, Point("openvino")]
+    for point in given:
+        trials.build(point)
+    found = trials.time(given, thorough=False)
+    for point in given:
+        timed = found[point.name]
+        assert isinstance(timed, Timed)
+        assert timed.objective.against == "fp32@onnxruntime"
+        assert timed.objective.low is not None
+        by_key = {(m.metric, m.relation): m for m in timed.measurements}
+        assert by_key["latency.p50", "speedup"].against == f"fp32@{point.target}", "its gates are about its own target"
+        assert len(str(timed)) < 20_000, "a search has many of them"
+
+
+def test_what_another_layer_cannot_mend_is_left_alone(trials: Trials) -> None:
+    assert trials.restored(Point("onnxruntime"), 5.0) == [], "nothing is quantized"
+
+
+def test_keys_tell_trials_apart_without_building(trials: Trials) -> None:
+    points = [
+        RUINED,
+        Point("onnxruntime"),
+        Point("onnxruntime", (), {"graph_optimization": "extended"}),
+        Point("openvino"),
+    ]
+    assert len({trials.key(p) for p in points}) == 4
+    assert trials.key(RUINED) == trials.key(Point(RUINED.target, RUINED.steps))
+
+
+def test_a_trial_that_cannot_be_built_says_why(trials: Trials) -> None:
+    with pytest.raises(OptimizerError, match="matches none of"):
+        trials.build(Point("onnxruntime", (("quantize.static", {"keep": ["nothing.of.this.name"]}),)))
