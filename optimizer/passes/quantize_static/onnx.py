@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
-from optimizer.passes.quantize_static import attention, ranges, thresholds
+from optimizer.passes.quantize_static import attention, ranges, rework
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.passes.quantize_static.samples import Calibration
@@ -22,7 +21,6 @@ from optimizer.protocols import Context
 from optimizer.values import Artifact, QuantScheme
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
 # Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
@@ -50,12 +48,18 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     model = onnx_ready.prepared(source)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    rework.before(model, choice.takes, data, options, ctx)
     tensors = activations(model, choice, scheme)
     if not tensors:
         raise _nothing(model, choice)
-    found = ranges.observe(model, tensors, data, _clipping(options), ctx.progress)
+    found = ranges.observe(model, tensors, data, *rework.method(options, scheme), ctx.progress)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
-    _insert(model, choice, found, options, scheme)
+
+    def insert(model: onnx.ModelProto) -> None:
+        _insert(model, choice, found, options, scheme)
+
+    rework.after(model, choice.takes, insert, data, options, scheme, ctx)
+    insert(model)
     counts = quantized(model, choice)
     if not counts:
         raise _nothing(model, choice)
@@ -105,14 +109,6 @@ def activations(model: onnx.ModelProto, choice: Choice, scheme: QuantScheme) -> 
         outputs = () if node.op_type in scheme.float_outputs else node.output
         found.update(dict.fromkeys(name for name in (*node.input, *outputs) if name in floats))
     return list(found)
-
-
-def _clipping(options: Options) -> Callable[[np.ndarray, float], float] | None:
-    if options.method == "entropy":
-        return thresholds.entropy
-    if options.method == "percentile":
-        return functools.partial(thresholds.percentile, share=options.percentile)
-    return None
 
 
 def _unbounded(

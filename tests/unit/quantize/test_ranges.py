@@ -21,7 +21,7 @@ def test_extremes_are_those_of_every_sample(tmp_path) -> None:
     model = onnx_format.load(source.path)
     before = model.SerializeToString()
     found = ranges.observe(
-        model, ["image", "logits"], Calibration(data, source.signature, 13), None, lambda *s: steps.append(s)
+        model, ["image", "logits"], Calibration(data, source.signature, 13), None, ranges.Extremes, lambda *s: steps.append(s)
     )
     seen = data.feeds["image"][:13]
     logits = outputs(source, {"image": seen})["logits"]
@@ -39,7 +39,7 @@ def test_histograms_read_one_sample_at_a_time_and_clip_below_the_extremes(tmp_pa
     model = onnx_format.load(source.path)
     calibration = Calibration(data, source.signature, 300)
     found = ranges.observe(
-        model, ["image", "r1"], calibration, lambda c, t: thresholds.percentile(c, t, 99.9), lambda *s: None
+        model, ["image", "r1"], calibration, lambda c, t: thresholds.percentile(c, t, 99.9), ranges.Extremes, lambda *s: None
     )
     assert max(data.given) == TOGETHER and data.given[-24:] == [1] * 24
     assert found["image"].high < 10 and found["image"].low >= data.feeds["image"].min()

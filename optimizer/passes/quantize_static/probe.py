@@ -1,0 +1,99 @@
+"""Tensors inside a model while calibration data runs through it, one inference at a time: memory holds no more."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import machine
+from optimizer.errors import OptimizerError
+from optimizer.formats import onnx as onnx_format
+from optimizer.passes.quantize_static.samples import Calibration
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+
+def watch(
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    data: Calibration,
+    progress: Callable[[int], None],
+    together: bool = False,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The values of the tensors, inputs of the model among them, inference by inference.
+
+    `model` is changed until the first values come, and as before from then on.
+    """
+    names = list(dict.fromkeys(tensors))
+    inputs = {spec.name for spec in data.signature.inputs}
+    inner = [name for name in names if name not in inputs]
+    opened = session(model, (), inner)
+    done = 0
+    for feeds in data.feeds(together):
+        found = dict(zip(inner, run(opened, inner, feeds), strict=True)) if inner else {}
+        yield found | {name: np.asarray(feeds[name]) for name in names if name in inputs}
+        done += rows(feeds)
+        progress(min(done, len(data)))
+
+
+def rows(feeds: Mapping[str, np.ndarray]) -> int:
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
+
+
+def run(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The named outputs; raises OptimizerError when the model does not run on the sample."""
+    try:
+        found: list[np.ndarray] = session.run(names, dict(feeds))
+    except onnx_format.ort_faults() as error:
+        given = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in feeds.items())
+        raise OptimizerError(
+            f"the model does not run on the calibration sample {given}: {' '.join(str(error).split())[:300]}",
+            "the data must have the shapes and types of the model's inputs; optc inspect shows them",
+        ) from None
+    return found
+
+
+def session(
+    model: onnx.ModelProto, reduced: Iterable[tuple[str, str, str]], outputs: Iterable[str]
+) -> onnxruntime.InferenceSession:
+    """A session that also gives the extremes of the `reduced` (tensor, min, max) and the tensors in `outputs`.
+
+    The graph is extended in place and restored, which spares a second copy of the weights.
+    """
+    import onnx
+
+    graph = model.graph
+    nodes, results = len(graph.node), len(graph.output)
+    try:
+        _extend(graph, reduced, outputs)
+        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+            onnx_format.save(model, Path(folder))
+            opened = onnx_format.inference_session(Path(folder), machine.here().cores)
+            # Saving moves the weights of a large model out of the message.
+            onnx.load_external_data_for_model(model, folder)
+            return opened
+    finally:
+        del graph.node[nodes:]
+        del graph.output[results:]
+
+
+def _extend(graph: onnx.GraphProto, reduced: Iterable[tuple[str, str, str]], outputs: Iterable[str]) -> None:
+    import onnx
+
+    present = {value.name for value in graph.output}
+    for tensor, low, high in reduced:
+        graph.node.append(onnx.helper.make_node("ReduceMin", [tensor], [low], name=low, keepdims=1))
+        graph.node.append(onnx.helper.make_node("ReduceMax", [tensor], [high], name=high, keepdims=1))
+        for name in (low, high):
+            graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    for tensor in outputs:
+        if tensor not in present:
+            graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
