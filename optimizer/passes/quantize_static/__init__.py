@@ -32,6 +32,18 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
         return f"quantize.static works on {' and '.join(CONSUMES)}, {scheme.target} runs {scheme.format}"
     if scheme.format == "openvino" and options.constant_weights_only is not None:
         return "constant_weights_only is an option for onnxruntime; for openvino use keep"
+    if scheme.format == "openvino":
+        return _not_in_nncf(options)
+    return None
+
+
+def _not_in_nncf(options: Options) -> str | None:
+    """What NNCF does not have on OpenVINO IR, and what it has instead."""
+    accepted = "smooth, bias_correction, every method of ranges, and rounding: nearest"
+    if options.equalize:
+        return f"equalize works on ONNX, and openvino is quantized on its IR by NNCF, which accepts {accepted}"
+    if options.rounding != "nearest":
+        return f"NNCF rounds to nearest, so openvino takes no rounding: {options.rounding}; it accepts {accepted}"
     return None
 
 

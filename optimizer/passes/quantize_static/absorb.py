@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.quantize_static.layers import Graph, Layer, scale_outputs
+from optimizer.passes.quantize_static.layers import Graph, Layer, outer_tops, scale_outputs
 
 if TYPE_CHECKING:
     import onnx
@@ -52,6 +52,11 @@ class Absorber:
     constants: tuple[Constant, ...] = ()
     layer: Layer | None = None
     reason: str | None = None
+
+    def alive(self, graph: Graph) -> np.ndarray:
+        """Per channel, whether it depends on any input; what is left of a dead one is a bias, coarse as it is."""
+        found: np.ndarray = outer_tops(self.layer, graph.array(self.layer.weight)) > 0 if self.layer else np.array(True)
+        return found
 
     def scale(self, graph: Graph, factors: np.ndarray) -> None:
         """Multiply each channel of the tensor."""

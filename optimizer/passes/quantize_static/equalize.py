@@ -3,11 +3,12 @@
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, arXiv 1906.04721,
 section 4.1: between two layers with a positive homogeneous function between them, channel i of the first is divided
 by s_i = sqrt(r1_i / r2_i) and that of the second multiplied, r being the largest magnitudes of the weights. Afterwards
-both ranges are sqrt(r1_i r2_i). Chains are gone through until no factor moves by more than TOLERANCE.
+both ranges are sqrt(r1_i r2_i). Chains are gone through until nothing moves any more.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.passes.quantize_static.absorb import Absorber, absorber
-from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, outer_tops, scale_inputs
+from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, outer_tops, scale_inputs, settle
 
 if TYPE_CHECKING:
     import onnx
-
-TOLERANCE = 1e-3  # relative: far below the step of 8 bits, 1 / 127
-ROUNDS = 50  # chains as long as MobileNet's settle in about twenty
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,7 @@ def equalize(model: onnx.ModelProto, takes: Callable[[onnx.NodeProto], bool]) ->
     """Equalize all pairs whose second layer is to be quantized, in place: which pairs, in how many rounds."""
     graph = Graph(model)
     found = [pair for pair in pairs(graph) if takes(pair.first.node) or takes(pair.second.node)]
-    rounds = 0
-    moved = float("inf")
-    while found and moved > TOLERANCE and rounds < ROUNDS:
-        moved = max(_balance(graph, pair) for pair in found)
-        rounds += 1
+    rounds = settle([functools.partial(_balance, graph, pair) for pair in found])
     return {"pairs": [f"{pair.first.name} -> {pair.second.name}" for pair in found], "rounds": rounds}
 
 

@@ -6,6 +6,7 @@ these matrices, not the data: ROOM bytes of them per pass.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,20 +40,18 @@ def second_moments(
     for number, part in enumerate(parts):
         sums = {layer.name: np.zeros(_size(graph, layer), np.float32) for layer in part}
         counts = dict.fromkeys(sums, 0)
-        done_before = number * len(data)
-        step = probe.watch(
-            model,
-            {layer.data for layer in part},
-            data,
-            lambda n, b=done_before: progress(b + n, len(parts) * len(data)),
-        )
-        for values in step:
+        step = functools.partial(_report, progress, number * len(data), len(parts) * len(data))
+        for values in probe.watch(model, {layer.data for layer in part}, data, step):
             for layer in part:
                 rows = unfolded(graph, layer, values[layer.data], random)
                 sums[layer.name] += rows.transpose(0, 2, 1) @ rows
                 counts[layer.name] += rows.shape[1]
         for layer in part:
             yield layer, sums.pop(layer.name) / max(counts[layer.name], 1)
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _size(graph: Graph, layer: Layer) -> tuple[int, int, int]:

@@ -28,9 +28,10 @@ class Options(Strict):
     constant_weights_only: bool | None = Field(
         None, description="false: also products of two activations, such as attention scores"
     )
-    smooth: bool | float = Field(
-        False,
-        description="SmoothQuant: move outliers of activations into the weights; true: with alpha 0.5, or alpha itself",
+    smooth: bool | float | None = Field(
+        None,
+        description="SmoothQuant: move outliers of activations into the weights; true, or its alpha between 0 and 1; "
+        "default: only in transformers for openvino, as NNCF does",
     )
     equalize: bool = Field(False, description="equalize weight ranges across layers (Nagel et al. 2019)")
 
@@ -46,13 +47,8 @@ class Options(Strict):
     @field_validator("smooth", mode="before")
     @classmethod
     def _alpha(cls, value: object) -> object:
-        if isinstance(value, bool):
+        if value is None or isinstance(value, bool):
             return value
         if not isinstance(value, int | float) or not 0 < value < 1:
             raise ValueError("write true, false, or an alpha between 0 and 1, both excluded")
         return float(value)
-
-    @property
-    def alpha(self) -> float | None:
-        """How much of the outliers moves, or None: no smoothing. 0.5 is what the paper uses for most models."""
-        return (0.5 if self.smooth else None) if isinstance(self.smooth, bool) else self.smooth

@@ -42,8 +42,9 @@ def before(
     layers.check_finite(layers.Graph(model), takes)
     if options.equalize:
         ctx.note("equalize", equalize.equalize(model, takes))
-    if options.alpha is not None:
-        ctx.note("smooth", smooth.smooth(model, takes, data, options.alpha, ctx.progress) | {"alpha": options.alpha})
+    if options.smooth:
+        alpha = smooth.ALPHA if options.smooth is True else options.smooth
+        ctx.note("smooth", smooth.smooth(model, takes, data, alpha, ctx.progress) | {"alpha": alpha})
 
 
 def after(

@@ -24,7 +24,8 @@ def bins_of(values: np.ndarray, top: float) -> np.ndarray:
 
 def magnitudes(counts: np.ndarray) -> np.ndarray:
     """The counts (BINS,) of magnitudes over [0, top]."""
-    return counts[BINS:] + counts[BINS - 1 :: -1]
+    found: np.ndarray = counts[BINS:] + counts[BINS - 1 :: -1]
+    return found
 
 
 def percentile(counts: np.ndarray, top: float, share: float) -> tuple[float, float]:
