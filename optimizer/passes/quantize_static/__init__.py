@@ -40,6 +40,8 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
 def _not_in_nncf(options: Options) -> str | None:
     """What NNCF does not have on OpenVINO IR, and what it has instead."""
     accepted = "smooth, bias_correction, every method of ranges, and rounding: nearest"
+    if options.smooth_insert:
+        return "smooth_insert is an option for onnxruntime; for openvino NNCF inserts multiplications by itself"
     if options.equalize:
         return f"equalize works on ONNX, and openvino is quantized on its IR by NNCF, which accepts {accepted}"
     if options.rounding != "nearest":

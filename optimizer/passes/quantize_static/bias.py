@@ -66,14 +66,12 @@ def offset(graph: Graph, layer: Layer) -> str | None:
 
 
 def _subtract(graph: Graph, layer: Layer, shift: np.ndarray) -> None:
-    import onnx
-
     name = offset(graph, layer)
     if name:
         graph.put(name, graph.array(name) - shift)
         return
     name = f"{layer.weight}_correction"
-    graph.model.graph.initializer.append(onnx.numpy_helper.from_array((-shift).astype(np.float32), name))
+    graph.add(name, -shift)
     del layer.node.input[2:]
     layer.node.input.append(name)
 

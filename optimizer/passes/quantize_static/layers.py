@@ -88,6 +88,13 @@ class Graph:
 
         self.tensors[name].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
 
+    def add(self, name: str, array: np.ndarray) -> None:
+        """A new constant, as float32."""
+        import onnx
+
+        self.model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+        self.tensors[name] = self.model.graph.initializer[-1]
+
     def own(self, name: str) -> bool:
         """Whether `name` is a float constant that one node alone reads, so that changing it changes nothing else."""
         return name in self.tensors and self.tensors[name].data_type == 1 and self.alone(name)

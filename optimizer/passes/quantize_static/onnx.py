@@ -13,7 +13,7 @@ from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
-from optimizer.passes.quantize_static import attention, ranges, rework
+from optimizer.passes.quantize_static import attention, caution, ranges, rework
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.passes.quantize_static.samples import Calibration
@@ -48,11 +48,13 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     model = onnx_ready.prepared(source)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
-    rework.before(model, choice.takes, data, options, ctx)
+    choice = choice.without(rework.before(model, choice.takes, data, options, ctx))
     tensors = activations(model, choice, scheme)
     if not tensors:
         raise _nothing(model, choice)
     found = ranges.observe(model, tensors, data, *rework.method(options, scheme), ctx.progress)
+    caution.few(data, ctx.warn)
+    caution.constant(found, data, ctx.warn)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
 
     def insert(model: onnx.ModelProto) -> None:

@@ -16,7 +16,7 @@ from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.quiet import quiet
 from optimizer.formats.signals import own_signal_stack
-from optimizer.passes.quantize_static import attention
+from optimizer.passes.quantize_static import attention, caution
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.samples import Calibration
 from optimizer.protocols import Context, Feeds
@@ -42,6 +42,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     if options.smooth and not transformer:
         ctx.warn("smooth has no effect: NNCF smooths transformers only, and this model is none")
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    caution.few(data, ctx.warn)
     result = _nncf(model, options, scheme, transformer, sorted(left), _Stream(data, ctx.progress))
     counts = quantized(result)
     if not counts:

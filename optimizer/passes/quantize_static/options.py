@@ -33,6 +33,9 @@ class Options(Strict):
         description="SmoothQuant: move outliers of activations into the weights; true, or its alpha between 0 and 1; "
         "default: only in transformers for openvino, as NNCF does",
     )
+    smooth_insert: bool = Field(
+        False, description="with smooth: multiply at run time where nothing else can take the factors"
+    )
     equalize: bool = Field(False, description="equalize weight ranges across layers (Nagel et al. 2019)")
 
     rounding: Literal["nearest", "adaround"] = Field(

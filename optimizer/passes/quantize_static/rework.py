@@ -37,14 +37,20 @@ def before(
     data: Calibration,
     options: Options,
     ctx: Context,
-) -> None:
-    """Before ranges are observed: weights trade their scale with other weights and with activations."""
+) -> set[str]:
+    """Before ranges are observed: weights trade their scale with other weights and with activations.
+
+    The names of nodes that are new and stay in float.
+    """
     layers.check_finite(layers.Graph(model), takes)
     if options.equalize:
         ctx.note("equalize", equalize.equalize(model, takes))
-    if options.smooth:
-        alpha = smooth.ALPHA if options.smooth is True else options.smooth
-        ctx.note("smooth", smooth.smooth(model, takes, data, alpha, ctx.progress) | {"alpha": alpha})
+    if not options.smooth:
+        return set()
+    alpha = smooth.ALPHA if options.smooth is True else options.smooth
+    found = smooth.smooth(model, takes, data, alpha, options.smooth_insert, ctx.progress)
+    ctx.note("smooth", {"alpha": alpha, **found})
+    return set(found["inserted"])
 
 
 def after(

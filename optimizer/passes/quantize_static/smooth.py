@@ -3,7 +3,8 @@
 Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", ICML 2023,
 arXiv 2211.10438, equation 4: channel j of an activation is divided by s_j = max|X_j|^a / max|W_j|^(1-a) and the
 weights that read it are multiplied by s_j. The layer computes what it did before. The division is hidden in what makes
-the activation; where nothing can take it, the activation stays as it is, since another multiplication costs time.
+the activation. Where nothing can take it, as behind the normalizations of BERT, which a residual sum reads too, the
+activation stays as it is, or a multiplication is inserted in front of the layers if that is asked for: it costs time.
 Where one activation's layers make the next activation, the factors are found again until all agree.
 """
 
@@ -12,19 +13,20 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimizer.passes.quantize_static import probe
-from optimizer.passes.quantize_static.absorb import Absorber, absorber
+from optimizer.passes.quantize_static.absorb import Absorber, Constant, absorber
 from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, scale_inputs, settle
 from optimizer.passes.quantize_static.samples import Calibration
 
 if TYPE_CHECKING:
     import onnx
 
+SUFFIX = "_smoothed"
 ALPHA = 0.5  # half of the difficulty moves: what the paper uses for most models (section 4.3)
 
 
@@ -46,16 +48,42 @@ def smooth(
     takes: Callable[[onnx.NodeProto], bool],
     data: Calibration,
     alpha: float,
+    insert: bool,
     progress: Callable[[int, int], None],
 ) -> dict[str, list[str]]:
-    """Smooth every activation of the layers to be quantized, in place: what was done, and what not and why."""
+    """Smooth every activation of the layers to be quantized, in place: what was done, and what not and why.
+
+    With `insert` a multiplication is put where nothing takes the factors; `inserted` are the names of these nodes.
+    """
     graph = Graph(model)
     groups = gather(graph, takes)
-    able = [group for group in groups if group.source.reason is None]
-    skipped = [f"{group.names}: {group.source.reason}" for group in groups if group.source.reason]
+    able = [group for group in groups if insert or group.source.reason is None]
+    skipped = [f"{group.names}: {group.source.reason}" for group in groups if group not in able]
     tops = activation_tops(model, able, data, progress) if able else {}
+    able = [_with_mul(graph, group) if group.source.reason else group for group in able]
     settle([functools.partial(_smooth, graph, group, tops[group.tensor], alpha) for group in able])
-    return {"smoothed": [group.names for group in able], "left": skipped}
+    inserted = sorted(node.name for node in model.graph.node if node.name.endswith(SUFFIX))
+    return {"smoothed": [group.names for group in able], "left": skipped, "inserted": inserted}
+
+
+def _with_mul(graph: Graph, group: Group) -> Group:
+    """The group with a multiplication by ones in front of its layers, which can take any factor."""
+    import onnx
+
+    layer, nodes = group.layers[0], graph.model.graph.node
+    name, count = group.tensor + SUFFIX, channels(graph, layer)[0]
+    across = (count,) if layer.channel == -1 else (count, *[1] * (len(graph.tensors[layer.weight].dims) - 2))
+    node = onnx.helper.make_node("Mul", [group.tensor, f"{name}_factor"], [name], name)
+    graph.add(f"{name}_factor", np.ones(across))
+    readers = {layer.name for layer in group.layers}
+    nodes.insert(next(place for place, found in enumerate(nodes) if found.name in readers), node)
+    for found in nodes:
+        if found.name in readers:
+            found.input[0] = name
+    kind = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, graph.shape(group.tensor))
+    graph.model.graph.value_info.append(kind)
+    layers = tuple(replace(layer, node=found) for layer in group.layers for found in nodes if found.name == layer.name)
+    return replace(group, layers=layers, source=Absorber((Constant(f"{name}_factor", across),)))
 
 
 def gather(graph: Graph, takes: Callable[[onnx.NodeProto], bool]) -> list[Group]:

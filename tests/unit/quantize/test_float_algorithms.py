@@ -25,6 +25,7 @@ from quant_lab import (
     model,
     outputs,
     prenorm,
+    quantized_inputs,
     tokens,
     vectors,
     weights,
@@ -51,7 +52,11 @@ def silent(done: int, total: int) -> None:
 
 
 def smoothed(built: Any, data: Calibration) -> dict[str, Any]:
-    return smooth.smooth(built, everything, data, 0.5, silent)
+    return smooth.smooth(built, everything, data, 0.5, False, silent)
+
+
+def inserted(built: Any, data: Calibration) -> dict[str, Any]:
+    return smooth.smooth(built, everything, data, 0.5, True, silent)
 
 
 def equalized(built: Any, data: Calibration) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def values(built: Any, folder: Path, feeds: Any) -> dict[str, np.ndarray]:
     return outputs(artifact(built, folder), feeds)
 
 
-@pytest.mark.parametrize("transform", [smoothed, equalized])
+@pytest.mark.parametrize("transform", [smoothed, inserted, equalized])
 @pytest.mark.parametrize(("make", "data"), [(chain, images), (prenorm, vectors), (convnet, images)])
 def test_the_float_function_stays_and_a_second_time_changes_nothing(
     tmp_path: Path, transform: Transformation, make: Callable[[], Any], data: Callable[[], Any]
@@ -120,8 +125,20 @@ def test_what_cannot_take_the_factor_is_left_and_named(tmp_path: Path) -> None:
             "node_conv2: 'r1' is also read by add",
             "head: Add 'add' cannot take a factor",
         ],
+        "inserted": [],
     }
     assert built.SerializeToString() == before
+
+
+def test_a_multiplication_takes_the_factors_when_it_may(bench: Bench) -> None:
+    source = artifact(convnet(), bench.root / "m")
+    found = bench.static(source, smooth=True, smooth_insert=True)
+    note = bench.notes["smooth"]
+    assert note["inserted"] == ["f_smoothed", "image_smoothed", "r1_smoothed"] and note["left"] == []
+    kept = quantized_inputs(found, [*note["inserted"], "node_conv1", "node_conv2", "head", "add"])
+    assert kept == {name: name not in note["inserted"] for name in kept}, "the new ones stay in float"
+    feeds = images(16, seed=9).feeds
+    assert error(outputs(source, feeds), outputs(found, feeds)) < 0.1
 
 
 def test_ranges_of_consecutive_layers_become_equal_depthwise_too(tmp_path: Path) -> None:
