@@ -49,7 +49,8 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[..., Data]]] = {
     "block": (functools.partial(prenorm, outlier=4.0), vectors),
 }
 TARGETS = {"onnxruntime": ORT, "openvino": OPENVINO}
-BOUND = 0.15  # root mean square of the relative to that of the outputs
+# Root mean square of the error, relative to that of the outputs. NNCF quantizes attention and the mean too.
+BOUND = {"onnxruntime": 0.15, "openvino": 0.35}
 
 
 def accepted() -> list[tuple[str, str]]:
@@ -70,8 +71,13 @@ def noise(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> floa
     return max(float(np.linalg.norm(found[n] - a) / np.linalg.norm(a)) for n, a in expected.items())
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize(("target", "name"), accepted())
+def cases() -> list[tuple[str, str, str]]:
+    """Both models on ONNX Runtime; on OpenVINO, which takes longer, the one that an algorithm is for."""
+    both = [(target, name, kind) for target, name in accepted() for kind in MODELS]
+    return [c for c in both if c[0] == "onnxruntime" or (c[2] == "block") == ("smooth" in ALGORITHMS[c[1]])]
+
+
+@pytest.mark.parametrize(("target", "name", "kind"), cases())
 def test_an_algorithm_keeps_its_contract(tmp_path: Path, target: str, name: str, kind: str) -> None:
     if target == "openvino":
         pytest.importorskip("nncf")
@@ -81,7 +87,7 @@ def test_an_algorithm_keeps_its_contract(tmp_path: Path, target: str, name: str,
     feeds = data(16, seed=9).feeds
     once = bench.static(given, scheme, data(64), **ALGORITHMS[name])
     assert precision(once).startswith("int8")
-    assert 0 < noise(outputs(given, feeds), outputs(once, feeds)) < BOUND
+    assert 0 < noise(outputs(given, feeds), outputs(once, feeds)) < BOUND[target]
     twice = bench.static(given, scheme, data(64), **ALGORITHMS[name])
     for file in sorted(once.path.iterdir()):
         assert file.read_bytes() == (twice.path / file.name).read_bytes(), file.name
