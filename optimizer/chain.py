@@ -18,7 +18,7 @@ from optimizer import fingerprint, registry, schema
 from optimizer import machine as machines
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.recipe import Recipe, Use
-from optimizer.values import QuantScheme
+from optimizer.scheme import QuantScheme
 
 KEY_LAYOUT = 1
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from optimizer.values import Artifact, Better, Check, QuantScheme, Signature, Unit
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact, Better, Check, Signature, Unit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,8 @@ from pydantic.fields import FieldInfo
 
 from optimizer.formats import FORMATS
 from optimizer.protocols import Batch, Labels
-from optimizer.values import Better, QuantScheme, Unit
+from optimizer.scheme import QuantScheme
+from optimizer.values import Better, Unit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizer.formats import onnx as onnx_format
 from optimizer.passes import quantize_static
 from optimizer.protocols import Batch, Context, Feeds
+from optimizer.scheme import QuantScheme
 from optimizer.targets import onnxruntime as ort_target
 from optimizer.targets import openvino as openvino_target
-from optimizer.values import Artifact, QuantScheme
+from optimizer.values import Artifact
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 WIDTH = 72  # of `block`: no multiple of a group
@@ -120,6 +121,76 @@ def block(width: int = WIDTH, seed: int = 7) -> Any:
     return model(nodes, {"tokens": ["n", 5]}, {"logits": ["n", 5, 40]}, weights(**tensors), kinds=kinds)
 
 
+def chain(spread: float = 30.0, dead: bool = False) -> Any:
+    """Conv, Relu, depthwise Conv, LeakyRelu, strided Conv, mean, Gemm, Relu, Gemm, whose channels differ by `spread`.
+
+    `dead`: one channel of the first convolution has no weights, one of the last but one layer is never read.
+    """
+    random = np.random.default_rng(7)
+
+    def normal(*shape: int) -> np.ndarray:
+        values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        return (values * spread ** random.uniform(-0.5, 0.5, (shape[0], *[1] * (len(shape) - 1)))).astype("float32")
+
+    tensors = {"a.weight": normal(8, 3, 3, 3), "b.weight": normal(8, 1, 3, 3), "c.weight": normal(12, 8, 3, 3)}
+    tensors |= {"d.weight": normal(10, 12), "e.weight": normal(10, 4), "axes": np.array([2, 3])}
+    tensors |= {
+        f"{n}.bias": (random.standard_normal(k) / 5).astype("float32")
+        for n, k in zip("abcd", (8, 8, 12, 10), strict=True)
+    }
+    if dead:
+        tensors["a.weight"][2], tensors["e.weight"][3] = 0, 0
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "a.weight", "a.bias"], ["a"], name="a", **pads),
+        helper.make_node("Relu", ["a"], ["ra"], name="relu_a"),
+        helper.make_node("Conv", ["ra", "b.weight", "b.bias"], ["b"], name="b", group=8, **pads),
+        helper.make_node("LeakyRelu", ["b"], ["rb"], name="leaky", alpha=0.1),
+        helper.make_node("Conv", ["rb", "c.weight", "c.bias"], ["c"], name="c", strides=[2, 2], **pads),
+        helper.make_node("ReduceMean", ["c", "axes"], ["m"], name="mean", keepdims=0),
+        helper.make_node("Gemm", ["m", "d.weight", "d.bias"], ["d"], name="d", transB=1),
+        helper.make_node("Relu", ["d"], ["rd"], name="relu_d"),
+        helper.make_node("MatMul", ["rd", "e.weight"], ["logits"], name="e"),
+    ]
+    return model(nodes, {"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 4]}, weights(**tensors))
+
+
+def prenorm(outlier: float = 40.0) -> Any:
+    """A block that normalizes first, (n, 6, 16) float: query, key and value share an input with an outlier channel.
+
+    A gated layer follows, silu(gate) * up -> down, and both read the second normalization.
+    """
+    random = np.random.default_rng(11)
+    square = {n: random.standard_normal((16, 16)).astype("float32") / 4 for n in ("q", "k", "v", "gate", "up", "down")}
+    tensors = {f"{n}.weight": a for n, a in square.items()}
+    tensors |= {f"norm{i}.scale": random.uniform(0.5, 1.5, 16).astype("float32") for i in (1, 2)}
+    tensors |= {f"norm{i}.bias": random.standard_normal(16).astype("float32") / 5 for i in (1, 2)}
+    tensors["norm1.scale"][5] *= outlier
+    for name in "qkv":
+        tensors[f"{name}.weight"][5] /= outlier
+    tensors["q.bias"] = random.standard_normal(16).astype("float32")
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "norm1.scale", "norm1.bias"], ["n1"], name="norm1", axis=-1),
+        helper.make_node("MatMul", ["n1", "q.weight"], ["q0"], name="q"),
+        helper.make_node("Add", ["q0", "q.bias"], ["q1"], name="q_bias"),
+        helper.make_node("MatMul", ["n1", "k.weight"], ["k1"], name="k"),
+        helper.make_node("MatMul", ["n1", "v.weight"], ["v1"], name="v"),
+        helper.make_node("Transpose", ["k1"], ["kt"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q1", "kt"], ["scores"], name="score"),
+        helper.make_node("Softmax", ["scores"], ["shares"], name="softmax", axis=-1),
+        helper.make_node("MatMul", ["shares", "v1"], ["mixed"], name="mix"),
+        helper.make_node("Add", ["x", "mixed"], ["h"], name="residual"),
+        helper.make_node("LayerNormalization", ["h", "norm2.scale", "norm2.bias"], ["n2"], name="norm2", axis=-1),
+        helper.make_node("MatMul", ["n2", "gate.weight"], ["g"], name="gate"),
+        helper.make_node("Sigmoid", ["g"], ["sg"], name="sigmoid"),
+        helper.make_node("Mul", ["g", "sg"], ["silu"], name="silu"),
+        helper.make_node("MatMul", ["n2", "up.weight"], ["u"], name="up"),
+        helper.make_node("Mul", ["silu", "u"], ["gated"], name="product"),
+        helper.make_node("MatMul", ["gated", "down.weight"], ["y"], name="down"),
+    ]
+    return model(nodes, {"x": ["n", 6, 16]}, {"y": ["n", 6, 16]}, weights(**tensors))
+
+
 @dataclass
 class Data:
     """Examples in memory; remembers the size of every batch that it gave."""
@@ -143,6 +214,10 @@ class Data:
 
 def images(count: int = 32, seed: int = 0, views: int = 1) -> Data:
     return Data({"image": np.random.default_rng(seed).standard_normal((count, 3, 8, 8)).astype("float32")}, views)
+
+
+def vectors(count: int = 32, seed: int = 2) -> Data:
+    return Data({"x": np.random.default_rng(seed).standard_normal((count, 6, 16)).astype("float32")})
 
 
 def tokens(count: int = 32) -> Data:

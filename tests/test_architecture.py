@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "optimizer"
 # From the ground up; a module imports only from rows before its own (DESIGN.md, Floors).
 FLOORS: list[tuple[str, str]] = [
     ("0a", "__init__ errors fingerprint console content rows"),
-    ("0b", "values disk"),
+    ("0b", "values scheme disk"),
     ("0c", "machine"),
     ("1a", "schema disk"),
     ("1b", "specs relocation"),

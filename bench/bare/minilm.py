@@ -25,7 +25,8 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def main(folder: Path) -> None:
     """Write fp32.onnx, dynamic.onnx, int8.onnx, fp32.xml and int8.xml."""
     export(folder / "fp32.onnx")
-    quantize_onnx(folder / "fp32.onnx", folder)
+    quantize_dynamic_onnx(folder / "fp32.onnx", folder / "dynamic.onnx")
+    quantize_static_onnx(folder / "fp32.onnx", folder / "int8.onnx", tokens(PAIRS))
     convert_and_quantize_openvino(folder / "fp32.onnx", folder)
 
 
@@ -84,31 +85,28 @@ def export(path: Path) -> None:
     )
 
 
-def quantize_onnx(source: Path, folder: Path) -> None:
-    """ONNX -> dynamic INT8, and static INT8 of the MatMuls with constant weights."""
+def quantize_dynamic_onnx(source: Path, target: Path) -> None:
+    """ONNX -> dynamic INT8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def quantize_static_onnx(source: Path, target: Path, samples: Iterator[dict[str, np.ndarray]]) -> None:
+    """ONNX -> static INT8 of the MatMuls with constant weights."""
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_dynamic,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.tokens = tokens(PAIRS)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.tokens, None)
+            return next(samples, None)
 
-    quantize_dynamic(source, folder / "dynamic.onnx", weight_type=QuantType.QInt8, per_channel=True)
     graph = onnx.load(source, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     attention = [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] not in weights]
     quantize_static(
         source,
-        folder / "int8.onnx",
+        target,
         Reader(),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,

@@ -26,7 +26,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 def main(folder: Path) -> None:
     """Write fp32.onnx, int8.onnx, fp32.xml and int8.xml."""
     export(folder / "fp32.onnx")
-    quantize_onnx(folder / "fp32.onnx", folder / "int8.onnx")
+    quantize_onnx(folder / "fp32.onnx", folder / "int8.onnx", images(SAMPLES))
     convert_and_quantize_openvino(folder / "fp32.onnx", folder)
 
 
@@ -47,16 +47,16 @@ def images(limit: int) -> Iterator[np.ndarray]:
             return
 
 
-def export(path: Path) -> None:
+def export(path: Path, name: str = "resnet20") -> None:
     """PyTorch -> ONNX with a free batch dimension."""
     import torch
     from safetensors.torch import load_file
 
     sys.path.insert(0, str(ROOT / "examples" / "cifar"))
-    from model import resnet20
+    import model
 
-    net = resnet20()
-    net.load_state_dict(load_file(DATA / "resnet" / "resnet20-jpeg.safetensors"))
+    net = getattr(model, name)()
+    net.load_state_dict(load_file(DATA / "resnet" / f"{name}-jpeg.safetensors"))
     sample = torch.from_numpy(np.concatenate(list(images(2))))
     torch.onnx.export(
         net.eval(),
@@ -72,16 +72,13 @@ def export(path: Path) -> None:
     )
 
 
-def quantize_onnx(source: Path, target: Path) -> None:
+def quantize_onnx(source: Path, target: Path, samples: Iterator[np.ndarray]) -> None:
     """ONNX -> ONNX with Q/DQ: U8 activations, S8 weights per channel, MinMax."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = images(SAMPLES)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
+            image = next(samples, None)
             return None if image is None else {"image": image}
 
     quantize_static(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.explain.matching import Match
 from optimizer.explain.taps_onnx import CONVERSIONS, DEQUANTIZE, QUANTIZE
-from optimizer.values import QuantScheme
+from optimizer.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import onnx

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from optimizer import machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats.calibration import Calibration
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     import onnxruntime
 
@@ -58,3 +60,31 @@ def run(
             "the data must have the shapes and types of the model's inputs; optc inspect shows them",
         ) from None
     return found
+
+
+def watch(
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    data: Calibration,
+    progress: Callable[[int], None],
+    together: bool = False,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The values of the tensors, inputs of the model among them, inference by inference: memory holds no more.
+
+    `model` is changed until the first values come, and as before from then on.
+    """
+    names = list(dict.fromkeys(tensors))
+    inputs = {spec.name for spec in data.signature.inputs}
+    inner = [name for name in names if name not in inputs]
+    opened = session(model, inner)
+    done = 0
+    for feeds in data.feeds(together):
+        found = dict(zip(inner, run(opened, inner, feeds), strict=True)) if inner else {}
+        yield found | {name: np.asarray(feeds[name]) for name in names if name in inputs}
+        done += rows(feeds)
+        progress(min(done, len(data)))
+
+
+def rows(feeds: Mapping[str, np.ndarray]) -> int:
+    """How many samples one inference takes."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)

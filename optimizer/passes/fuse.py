@@ -24,7 +24,8 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
 from optimizer.schema import Strict
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +37,7 @@ TOOLS = ("onnxscript", "onnx")
 DATA: tuple[str, ...] = ()
 SCHEMED = True
 LIMIT = 1e-4
-SEARCH = ({}, {"approximate_gelu": True}, {"normalization": "skip"})
+SEARCH: tuple[dict[str, object], ...] = ({}, {"approximate_gelu": True}, {"normalization": "skip"})
 DOMAIN = "com.microsoft"
 
 Group = Literal["attention", "normalization", "gelu"]

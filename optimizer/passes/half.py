@@ -15,7 +15,8 @@ from optimizer.formats import openvino as openvino_format
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
 from optimizer.schema import Strict
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,8 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,8 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats import openvino as openvino_format
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     import openvino

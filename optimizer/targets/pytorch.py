@@ -12,7 +12,8 @@ from pydantic import Field
 from optimizer import disk, machine
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
-from optimizer.values import Artifact, QuantScheme, Signature
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact, Signature
 
 if TYPE_CHECKING:
     import numpy as np

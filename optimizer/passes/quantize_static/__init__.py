@@ -10,7 +10,8 @@ from pathlib import Path
 from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 VERSION = 2
 CONSUMES = ("onnx", "openvino")
@@ -19,6 +20,11 @@ TOOLS = ("onnx", "onnxruntime")
 DATA = ("calibrate",)
 SCHEMED = True
 LIMIT = None
+# The preset, then what has helped most often comes first; switches that are not named here are tried after them.
+SEARCH: tuple[dict[str, object], ...] = (
+    {}, {"method": "mse"}, {"method": "percentile"}, {"bias_correction": True}, {"smooth": 0.5}, {"equalize": True},
+    {"rounding": "adaround"}, {"method": "entropy"},
+)  # fmt: skip
 
 
 def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
@@ -32,6 +38,20 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
         return f"quantize.static works on {' and '.join(CONSUMES)}, {scheme.target} runs {scheme.format}"
     if scheme.format == "openvino" and options.constant_weights_only is not None:
         return "constant_weights_only is an option for onnxruntime; for openvino use keep"
+    if scheme.format == "openvino":
+        return _not_in_nncf(options)
+    return None
+
+
+def _not_in_nncf(options: Options) -> str | None:
+    """What NNCF does not have on OpenVINO IR, and what it has instead."""
+    accepted = "smooth, bias_correction, every method of ranges, and rounding: nearest"
+    if options.smooth_insert:
+        return "smooth_insert is an option for onnxruntime; for openvino NNCF inserts multiplications by itself"
+    if options.equalize:
+        return f"equalize works on ONNX, and openvino is quantized on its IR by NNCF, which accepts {accepted}"
+    if options.rounding != "nearest":
+        return f"NNCF rounds to nearest, so openvino takes no rounding: {options.rounding}; it accepts {accepted}"
     return None
 
 

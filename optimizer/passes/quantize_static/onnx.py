@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static import attention, placement, ranges, thresholds, writer
+from optimizer.passes.quantize_static import attention, caution, placement, ranges, rework, writer
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.protocols import Context
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
 # Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
@@ -49,12 +48,20 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     model = onnx_ready.prepared(source)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    choice = choice.without(rework.before(model, choice.takes, data, options, ctx))
     tensors = activations(model, choice, scheme)
     if not tensors:
         raise _nothing(model, choice)
-    found = ranges.observe(model, tensors, data, _clipping(options), ctx.progress)
+    found = ranges.observe(model, tensors, data, *rework.method(options, scheme), ctx.progress)
+    caution.few(data, ctx.warn)
+    caution.constant(found, data, ctx.warn)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
-    _insert(model, choice, found, options, scheme)
+
+    def insert(model: onnx.ModelProto) -> None:
+        _insert(model, choice, found, options, scheme)
+
+    rework.after(model, choice.takes, insert, data, options, scheme, ctx)
+    insert(model)
     counts = quantized(model, choice)
     if not counts:
         raise _nothing(model, choice)
@@ -104,14 +111,6 @@ def activations(model: onnx.ModelProto, choice: Choice, scheme: QuantScheme) -> 
         outputs = () if node.op_type in scheme.float_outputs else node.output
         found.update(dict.fromkeys(name for name in (*node.input, *outputs) if name in floats))
     return list(found)
-
-
-def _clipping(options: Options) -> Callable[[np.ndarray, float], float] | None:
-    if options.method == "entropy":
-        return thresholds.entropy
-    if options.method == "percentile":
-        return functools.partial(thresholds.percentile, share=options.percentile)
-    return None
 
 
 def _unbounded(

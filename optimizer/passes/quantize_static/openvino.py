@@ -14,10 +14,11 @@ from optimizer.formats import openvino as openvino_format
 from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
 from optimizer.formats.signals import own_signal_stack
-from optimizer.passes.quantize_static import attention
+from optimizer.passes.quantize_static import attention, caution
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     import openvino
@@ -36,7 +37,10 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     kept = selectors.select(options.keep, every, "quantize.static: keep")
     left = kept | _others(options, every)
     transformer = _is_transformer(model, options)
+    if options.smooth and not transformer:
+        ctx.warn("smooth has no effect: NNCF smooths transformers only, and this model is none")
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+    caution.few(data, ctx.warn)
     result = _nncf(model, options, scheme, transformer, sorted(left), Stream(data, ctx.progress))
     counts = quantized(result)
     if not counts:
@@ -114,14 +118,28 @@ def _parameters(options: Options, scheme: QuantScheme) -> Any:
     from nncf.quantization import range_estimator as estimator
 
     found = nncf.AdvancedQuantizationParameters()
-    if options.method == "entropy":  # NNCF's search on a histogram: least squared error instead of least divergence
+    found.disable_bias_correction = options.bias_correction is False
+    if options.smooth is not None:
+        found.smooth_quant_alphas = _smoothing(options.smooth)
+    if options.method in ("entropy", "mse"):  # NNCF's search on a histogram looks for the least squared error
         found.activations_range_estimator_params = estimator.RangeEstimatorParametersSet.HISTOGRAM
+    elif options.method == "moving-average":  # every sample counts alike
+        found.activations_range_estimator_params = estimator.RangeEstimatorParametersSet.MEAN_MINMAX
     elif options.method == "percentile":
         found.activations_range_estimator_params = _quantile(1 - options.percentile / 100)
     per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
     if not per_channel:
         found.weights_quantization_params = advanced.QuantizationParameters(per_channel=False)
     return found
+
+
+def _smoothing(asked: bool | float) -> Any:
+    """Alphas of SmoothQuant for matrix products: NNCF's own, the one asked for, or -1, which switches it off."""
+    from nncf.quantization import advanced_parameters as advanced
+
+    if asked is True:
+        return advanced.AdvancedSmoothQuantParameters()
+    return advanced.AdvancedSmoothQuantParameters(convolution=-1, matmul=asked or -1)
 
 
 def _quantile(tail: float) -> Any:

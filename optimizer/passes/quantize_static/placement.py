@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer.values import QuantScheme
+from optimizer.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from optimizer.passes.quantize_static import thresholds
 if TYPE_CHECKING:
     import onnx
 
-PREFIX = "optc_range_"
+Clip = Callable[[np.ndarray, float], tuple[float, float]]
+"""Signed counts over [-top, top], and top -> the range that is worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -38,46 +39,87 @@ class Range:
         return max(abs(self.low), abs(self.high))
 
 
+class Ends(Protocol):
+    """The ends of many ranges, gathered inference by inference."""
+
+    def add(self, lows: np.ndarray, highs: np.ndarray) -> None: ...
+    def found(self) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Extremes:
+    """The smallest and the largest of all."""
+
+    def __init__(self) -> None:
+        self._lows, self._highs = np.array(np.inf), np.array(-np.inf)
+
+    def add(self, lows: np.ndarray, highs: np.ndarray) -> None:
+        # A NaN stays: such a tensor is not quantized, and the check of the result names it.
+        self._lows, self._highs = np.minimum(self._lows, lows), np.maximum(self._highs, highs)
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._lows, self._highs
+
+
+class MovingAverage:
+    """Exponential moving averages of the extremes of each inference.
+
+    As the observers of quantization-aware training have it (Jacob et al. 2018, section 3.1), with a momentum that
+    suits hundreds of inferences instead of millions of steps. They start at nothing and are divided by the weight
+    gathered so far, as in Adam (Kingma and Ba 2015, section 3), so that the first inference is one among others.
+    """
+
+    MOMENTUM = 0.9
+
+    def __init__(self) -> None:
+        self._lows, self._highs, self._weight = np.array(0.0), np.array(0.0), 0.0
+
+    def add(self, lows: np.ndarray, highs: np.ndarray) -> None:
+        keep = self.MOMENTUM
+        self._lows, self._highs = keep * self._lows + (1 - keep) * lows, keep * self._highs + (1 - keep) * highs
+        self._weight = keep * self._weight + 1 - keep
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._lows / self._weight, self._highs / self._weight
+
+
 def observe(
     model: onnx.ModelProto,
     tensors: Sequence[str],
     data: Calibration,
-    choose: Callable[[np.ndarray, float], float] | None,
+    clip: Clip | None,
+    ends: Callable[[], Ends],
     progress: Callable[[int, int], None],
 ) -> dict[str, Range]:
     """The range of each tensor of the model over the data.
 
-    With `choose` a second pass counts magnitudes into a histogram per tensor, and the range is clipped at
-    `choose(counts, top)`. `model` is changed meanwhile, and as before when this returns.
+    With `clip` a second pass counts values into a histogram per tensor, and the range shrinks to `clip(counts, top)`.
+    `model` is changed meanwhile, and as before when this returns.
     """
-    passes = 2 if choose else 1
-    found = _extremes(model, tensors, data, lambda done: progress(done, passes * len(data)))
-    if choose is None:
+    passes = 2 if clip else 1
+    found = _extremes(model, tensors, data, lambda done: progress(done, passes * len(data)), ends())
+    if clip is None:
         return found
-    clipped = [name for name, seen in found.items() if seen.finite and seen.top > 0]
-    counts = _histograms(
-        model, {n: found[n].top for n in clipped}, data, lambda done: progress(len(data) + done, passes * len(data))
-    )
-    for name in clipped:
-        limit = choose(counts[name], found[name].top)
-        found[name] = Range(max(found[name].low, -limit), min(found[name].high, limit))
+    clipped = {name: seen.top for name, seen in found.items() if seen.finite and seen.top > 0}
+    counts = _histograms(model, clipped, data, lambda done: progress(len(data) + done, passes * len(data)))
+    for name, top in clipped.items():
+        low, high = clip(counts[name], top)
+        found[name] = Range(max(found[name].low, low), min(found[name].high, high))
     return found
 
 
 def _extremes(
-    model: onnx.ModelProto, tensors: Sequence[str], data: Calibration, progress: Callable[[int], None]
+    model: onnx.ModelProto, tensors: Sequence[str], data: Calibration, progress: Callable[[int], None], ends: Ends
 ) -> dict[str, Range]:
-    """Smallest and largest value of each tensor; ONNX Runtime reduces them, so that no tensor leaves it."""
-    lows, highs = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
-    names = [f"{PREFIX}{kind}{i}" for kind in ("min", "max") for i in range(len(tensors))]
+    """The ends of each tensor; ONNX Runtime reduces them, so that no tensor leaves it."""
+    names = [f"optc_range_{kind}{i}" for kind in ("min", "max") for i in range(len(tensors))]
     session = taps.session(model, names, _reductions(tensors, names))
     done = 0
     for feeds in data.feeds(together=True):
         values = np.array([_extreme(v) for v in taps.run(session, names, feeds)], dtype=np.float64)
-        # A NaN stays: such a tensor is not quantized, and the check of the result names it.
-        lows, highs = np.minimum(lows, values[: len(tensors)]), np.maximum(highs, values[len(tensors) :])
-        done += _rows(feeds)
+        ends.add(values[: len(tensors)], values[len(tensors) :])
+        done += taps.rows(feeds)
         progress(min(done, len(data)))
+    lows, highs = ends.found()
     return {name: Range(float(low), float(high)) for name, low, high in zip(tensors, lows, highs, strict=True)}
 
 
@@ -99,19 +141,9 @@ def _extreme(value: np.ndarray) -> float:
 def _histograms(
     model: onnx.ModelProto, tops: Mapping[str, float], data: Calibration, progress: Callable[[int], None]
 ) -> dict[str, np.ndarray]:
-    """Counts of magnitudes per tensor, one sample at a time."""
-    counts = {name: np.zeros(thresholds.BINS, dtype=np.int64) for name in tops}
-    inputs = {spec.name for spec in data.signature.inputs}
-    inner = [name for name in tops if name not in inputs]
-    session = taps.session(model, inner)
-    for done, feeds in enumerate(data.feeds(), start=1):
-        for name in inputs & tops.keys():
-            counts[name] += thresholds.bins_of(feeds[name], tops[name])
-        for name, value in zip(inner, taps.run(session, inner, feeds), strict=True):
+    """Signed counts per tensor, one sample at a time."""
+    counts = {name: np.zeros(2 * thresholds.BINS, dtype=np.int64) for name in tops}
+    for values in taps.watch(model, tops, data, progress):
+        for name, value in values.items():
             counts[name] += thresholds.bins_of(value, tops[name])
-        progress(min(done, len(data)))
     return counts
-
-
-def _rows(feeds: Mapping[str, np.ndarray]) -> int:
-    return max((len(array) for array in feeds.values() if array.ndim), default=1)

@@ -16,7 +16,7 @@ from optimizer.passes.quantize_static import grid, placement
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range
-from optimizer.values import QuantScheme
+from optimizer.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import onnx

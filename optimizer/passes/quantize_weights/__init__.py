@@ -11,7 +11,8 @@ from pathlib import Path
 from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_weights.options import CALIBRATED, Options
 from optimizer.protocols import Context
-from optimizer.values import Artifact, QuantScheme
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
 
 VERSION = 1
 CONSUMES = ("onnx", "openvino")

@@ -62,17 +62,10 @@ def _parts(widths: Mapping[str, int]) -> list[list[str]]:
 def _observed(
     model: onnx.ModelProto, widths: Mapping[str, int], data: Calibration, progress: Callable[[int], None]
 ) -> dict[str, Moments]:
-    given = {spec.name for spec in data.signature.inputs}
-    inner = [name for name in widths if name not in given]
     sums = {name: _Sum(width) for name, width in widths.items()}
-    session = taps.session(model, inner)
-    done = 0
-    for feeds in data.feeds(together=True):
-        values = dict(zip(inner, taps.run(session, inner, feeds), strict=True)) if inner else {}
+    for values in taps.watch(model, widths, data, progress, together=True):
         for name, total in sums.items():
-            total.add(np.asarray(values.get(name, feeds.get(name))))
-        done += max((len(array) for array in feeds.values() if array.ndim), default=1)
-        progress(min(done, len(data)))
+            total.add(values[name])
     found = {name: total.moments() for name, total in sums.items()}
     _refuse_infinite(found)
     return found

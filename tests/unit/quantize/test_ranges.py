@@ -21,7 +21,12 @@ def test_extremes_are_those_of_every_sample(tmp_path) -> None:
     model = onnx_format.load(source.path)
     before = model.SerializeToString()
     found = ranges.observe(
-        model, ["image", "logits"], Calibration(data, source.signature, 13), None, lambda *s: steps.append(s)
+        model,
+        ["image", "logits"],
+        Calibration(data, source.signature, 13),
+        None,
+        ranges.Extremes,
+        lambda *s: steps.append(s),
     )
     seen = data.feeds["image"][:13]
     logits = outputs(source, {"image": seen})["logits"]
@@ -39,7 +44,12 @@ def test_histograms_read_one_sample_at_a_time_and_clip_below_the_extremes(tmp_pa
     model = onnx_format.load(source.path)
     calibration = Calibration(data, source.signature, 300)
     found = ranges.observe(
-        model, ["image", "r1"], calibration, lambda c, t: thresholds.percentile(c, t, 99.9), lambda *s: None
+        model,
+        ["image", "r1"],
+        calibration,
+        lambda c, t: thresholds.percentile(c, t, 99.9),
+        ranges.Extremes,
+        lambda *s: None,
     )
     assert max(data.given) == TOGETHER and data.given[-24:] == [1] * 24
     assert found["image"].high < 10 and found["image"].low >= data.feeds["image"].min()
@@ -51,7 +61,8 @@ def test_histograms_read_one_sample_at_a_time_and_clip_below_the_extremes(tmp_pa
 def test_percentile_keeps_its_share(seed: int, share: float) -> None:
     values = np.random.default_rng(seed).standard_normal(5000).astype("float32")
     top = float(np.abs(values).max())
-    limit = thresholds.percentile(thresholds.bins_of(values, top), top, share)
+    low, limit = thresholds.percentile(thresholds.bins_of(values, top), top, share)
+    assert low == -limit
     assert np.mean(np.abs(values) <= limit) * 100 >= share - 0.2
     assert limit <= np.percentile(np.abs(values), min(share + 0.1, 100)) + 2 * top / thresholds.BINS
 
@@ -60,15 +71,55 @@ def test_entropy_cuts_a_thin_tail_and_keeps_a_uniform_range() -> None:
     random = np.random.default_rng(0)
     body = random.standard_normal(200_000).astype("float32")
     tailed = np.append(body, np.float32(100.0))
-    assert thresholds.entropy(thresholds.bins_of(tailed, 100.0), 100.0) < 20
+    assert thresholds.entropy(thresholds.bins_of(tailed, 100.0), 100.0)[1] < 20
     uniform = random.uniform(-1, 1, 200_000).astype("float32")
-    assert thresholds.entropy(thresholds.bins_of(uniform, 1.0), 1.0) > 0.95
+    assert thresholds.entropy(thresholds.bins_of(uniform, 1.0), 1.0)[1] > 0.95
 
 
 def test_every_value_is_counted_once() -> None:
     values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0], dtype="float32")
     counts = thresholds.bins_of(values, 2.0)
-    assert counts.sum() == 5 and counts[-1] == 2 and counts[0] == 1
+    assert counts.sum() == 5 and counts[-1] == 1 and counts[0] == 1 and counts[thresholds.BINS] == 1
+    assert thresholds.magnitudes(counts)[-1] == 2 and thresholds.magnitudes(counts)[0] == 1
+
+
+def squared_error(values: np.ndarray, low: float, high: float) -> float:
+    """What 8 bits over [low, high] cost, by quantizing."""
+    step = (high - low) / 255
+    return float(np.mean((np.clip(np.rint(values / step), round(low / step), round(high / step)) * step - values) ** 2))
+
+
+@pytest.mark.parametrize("shape", ["tail", "skewed", "relu", "uniform"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_squared_error_is_as_small_as_a_search_on_the_values_finds_it(shape: str, symmetric: bool) -> None:
+    random = np.random.default_rng(1)
+    values = {
+        "tail": np.append(random.standard_normal(50_000), 60.0),
+        "skewed": random.exponential(1.0, 50_000) - 0.5,
+        "relu": np.maximum(random.standard_normal(50_000), 0),
+        "uniform": random.uniform(-1, 1, 50_000),
+    }[shape]
+    top = float(np.abs(values).max())
+    low, high = thresholds.mse(thresholds.bins_of(values.astype("float32"), top), top, symmetric)
+    low = low if symmetric else max(low, values.min())  # as `observe` has it: a range never grows
+    ends = np.linspace(0.05, 1, 60)
+    pairs = [
+        (-top * b, top * a) for a in ends for b in ([a] if symmetric else [*ends[::6], max(-values.min() / top, 0)])
+    ]
+    best = min(squared_error(values, *pair) for pair in pairs)
+    assert squared_error(values, low, high) < 1.1 * best
+    if symmetric:
+        assert low == -high
+
+
+def test_a_moving_average_forgets_slowly_and_starts_without_favour() -> None:
+    average = ranges.MovingAverage()
+    for value in (1.0, 3.0):
+        average.add(np.array([-value]), np.array([value]))
+    lows, highs = average.found()
+    assert highs[0] == pytest.approx((0.9 * 0.1 * 1 + 0.1 * 3) / 0.19) and lows[0] == -highs[0]
+    average.add(np.array([np.nan]), np.array([0.0]))
+    assert np.isnan(average.found()[0][0])
 
 
 def test_a_fixed_batch_gets_exactly_its_rows_also_with_views() -> None:

@@ -1,0 +1,27 @@
+"""What a runtime fuses and accepts when a graph is quantized for it. Plain data, standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """What one runtime fuses and accepts when a graph is quantized for it."""
+
+    target: str
+    format: str  # the artifact format on which this target wants to be quantized
+    activation: Literal["uint8", "int8"] = "uint8"
+    activation_symmetric: bool = False
+    weight: Literal["int8", "uint8"] = "int8"
+    per_channel: bool = True
+    quantize_bias: bool = True
+    qdq_on_weights: bool = False  # True: weights stay float behind Q/DQ pairs; False: stored as integers
+    ops: tuple[str, ...] = ()  # ONNX op types whose quantized form this runtime has fast kernels for
+    constant_weights_only: tuple[str, ...] = ()  # of these op types only nodes with a constant weight
+    float_outputs: tuple[str, ...] = ()  # of these op types the output is left in float
+    dynamic: bool = False  # has kernels for dynamically quantized MatMul
+    weight_only: tuple[int, ...] = ()  # widths in bits of integer weights that it multiplies with float activations
+    half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
+    fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
