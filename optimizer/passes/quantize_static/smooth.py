@@ -54,7 +54,7 @@ def smooth(
 ) -> dict[str, list[str]]:
     """Smooth every activation of the layers to be quantized, in place: what was done, and what not and why.
 
-    With `insert` a multiplication is put behind normalizations that cannot take the factors; `inserted` are the names of these nodes.
+    With `insert` a multiplication is put behind normalizations that cannot take the factors; `inserted` names them.
     """
     graph = Graph(model)
     groups = gather(graph, takes)
