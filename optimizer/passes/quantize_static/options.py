@@ -34,7 +34,7 @@ class Options(Strict):
         "default: only in transformers for openvino, as NNCF does",
     )
     smooth_insert: bool = Field(
-        False, description="with smooth: multiply at run time where nothing else can take the factors"
+        False, description="with smooth: multiply at run time behind normalizations that others read too, as in BERT"
     )
     equalize: bool = Field(False, description="equalize weight ranges across layers (Nagel et al. 2019)")
 

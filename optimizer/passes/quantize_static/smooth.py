@@ -4,7 +4,8 @@ Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for
 arXiv 2211.10438, equation 4: channel j of an activation is divided by s_j = max|X_j|^a / max|W_j|^(1-a) and the
 weights that read it are multiplied by s_j. The layer computes what it did before. The division is hidden in what makes
 the activation. Where nothing can take it, as behind the normalizations of BERT, which a residual sum reads too, the
-activation stays as it is, or a multiplication is inserted in front of the layers if that is asked for: it costs time.
+activation stays as it is, or a multiplication is inserted between normalization and layers if that is asked for.
+In all-MiniLM-L6-v2 twelve of these cost no time that shows; in front of the wide second feed-forward layers they do.
 Where one activation's layers make the next activation, the factors are found again until all agree.
 """
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from optimizer.formats import taps
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static.absorb import Absorber, Constant, absorber
+from optimizer.passes.quantize_static.absorb import NORMS, Absorber, Constant, absorber
 from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, scale_inputs, settle
 
 if TYPE_CHECKING:
@@ -53,17 +54,21 @@ def smooth(
 ) -> dict[str, list[str]]:
     """Smooth every activation of the layers to be quantized, in place: what was done, and what not and why.
 
-    With `insert` a multiplication is put where nothing takes the factors; `inserted` are the names of these nodes.
+    With `insert` a multiplication is put behind normalizations that cannot take the factors; `inserted` names them.
     """
     graph = Graph(model)
     groups = gather(graph, takes)
-    able = [group for group in groups if insert or group.source.reason is None]
+    able = [group for group in groups if group.source.reason is None or (insert and _normalized(graph, group))]
     skipped = [f"{group.names}: {group.source.reason}" for group in groups if group not in able]
     tops = activation_tops(model, able, data, progress) if able else {}
     able = [_with_mul(graph, group) if group.source.reason else group for group in able]
     settle([functools.partial(_smooth, graph, group, tops[group.tensor], alpha) for group in able])
     inserted = sorted(node.name for node in model.graph.node if node.name.endswith(SUFFIX))
     return {"smoothed": [group.names for group in able], "left": skipped, "inserted": inserted}
+
+
+def _normalized(graph: Graph, group: Group) -> bool:
+    return group.tensor in graph.makers and graph.makers[group.tensor].op_type in NORMS
 
 
 def _with_mul(graph: Graph, group: Group) -> Group:

@@ -52,7 +52,7 @@ def test_text_shows_options_when_asked(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["list", "passes", "--options"]) == EXIT_OK
     long = capsys.readouterr().out
     assert "quantize.static" in short and "percentile" not in short
-    assert "percentile" in long and "minmax | entropy | percentile" in long
+    assert "percentile" in long and "minmax | moving-average | percentile" in long
 
 
 class Sample(Strict):
