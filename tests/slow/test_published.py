@@ -24,6 +24,9 @@ EXITS = {
     "text/minilm-int8-explained": 0,
     "text/minilm-int4": 0,
     "text/gpt2-small-int4": 0,
+    "text/minilm-int8-fast": 0,
+    "vision/cifar-resnet20-int8-fast": 0,
+    "vision/cifar-resnet56-int8-fast": 0,
 }
 
 
