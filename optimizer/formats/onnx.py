@@ -17,7 +17,7 @@ FILE = "model.onnx"
 DATA = "model.onnx.data"
 EXTERNAL_ABOVE = 1_900_000_000  # bytes; a protobuf message ends at 2 GiB
 # Quantizes the weights of a layer that was left in float on purpose, when its neighbours are quantized.
-UNWANTED = ["WeightBiasQuantization"]
+UNWANTED = ("WeightBiasQuantization",)
 ORT_FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException",
     "EPFail", "NoModel", "NotFound",
@@ -136,11 +136,13 @@ def inference_session(
     graph_optimization: Level = "all",
     providers: Sequence[str] = ("CPUExecutionProvider",),
     configure: Callable[[onnxruntime.SessionOptions], None] = lambda options: None,
+    disabled: Sequence[str] = UNWANTED,
 ) -> onnxruntime.InferenceSession:
     """A raw ONNX Runtime session on the artifact in the directory `path`.
 
     `threads`: how many one operator may use; None leaves it to the runtime. `configure` may set further session
-    options. Raises OptimizerError when the runtime refuses the model.
+    options; `disabled` names optimizers of the runtime that are left out. Raises OptimizerError when the runtime
+    refuses the model.
     """
     import onnxruntime
 
@@ -153,7 +155,7 @@ def inference_session(
     configure(options)
     try:
         return onnxruntime.InferenceSession(
-            str(path / FILE), options, providers=list(providers), disabled_optimizers=UNWANTED
+            str(path / FILE), options, providers=list(providers), disabled_optimizers=list(disabled)
         )
     except ort_faults() as error:
         reason = " ".join(str(error).split())[:400]

@@ -106,7 +106,9 @@ def _opened(r: Reference, f: Found, target: str, name: str, asked: Asked, place:
     if f.artifact is None:
         artifact, options = _built(f, target, place)
     else:
-        recorded = dict(f.options or {}) if target == f.target else {}
+        bare = f.options is None and r.place.endswith(f".{f.artifact.format}")  # a file that anybody may have made
+        given = getattr(plugin, "FOREIGN", {}) if bare else f.options or {}
+        recorded = dict(given) if target == f.target else {}
         parsed = schema.parse(plugin.Options, recorded, f"'{r.text}': options of {target}")
         artifact, options = _fitted(f.artifact, r, plugin, target, parsed, place), parsed.model_dump(mode="json")
     if "threads" in options:

@@ -35,6 +35,7 @@ DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = 1e-4  # the files are handed on unchanged; only the runtime's own optimizations lie between
 COMPILE: tuple[str, ...] = ()
+FOREIGN = {"finish_quantization": True}  # as ONNX Runtime opens a file by default
 SEARCH = ({"graph_optimization": "extended"},)  # without the layouts that this CPU is said to like
 SCHEME = QuantScheme(
     target="onnxruntime",
@@ -75,6 +76,11 @@ class Options(Strict):
     graph_optimization: Literal["none", "basic", "extended", "all"] = Field(
         "all", description="how far ONNX Runtime rewrites the graph when it loads it"
     )
+    finish_quantization: bool = Field(
+        False,
+        description="let ONNX Runtime quantize float weights and biases between 8-bit values when it loads the file: "
+        "other quantizers count on it, but what was kept in float on purpose is quantized too",
+    )
     spinning: bool = Field(
         True, description="idle threads spin: lower latency, but they burn a core between two inferences"
     )
@@ -109,7 +115,11 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
             settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
 
         session = onnx_format.inference_session(
-            artifact.path, options.threads, options.graph_optimization, configure=configure
+            artifact.path,
+            options.threads,
+            options.graph_optimization,
+            configure=configure,
+            disabled=() if options.finish_quantization else onnx_format.UNWANTED,
         )
         yield _Loaded(session, artifact)
 

@@ -16,6 +16,7 @@ from quant_lab import ORT, Bench, artifact, convnet, error, images, model, op_ty
 
 from optimizer.formats import onnx as onnx_format
 from optimizer.passes.quantize_static import grid
+from optimizer.targets import onnxruntime as ort_target
 from optimizer.values import Artifact
 
 TENSORRT = dataclasses.replace(
@@ -140,6 +141,13 @@ def test_a_dead_channel_keeps_its_bias(bench: Bench) -> None:
 def test_reduced_weights_use_7_bits(bench: Bench) -> None:
     found = bench.static(artifact(convnet(), bench.root / "m"), reduce_range=True)
     assert np.abs(tensor(found, "conv1.weight_quantized")).max() == 63
+
+
+def test_what_is_kept_stays_in_float_unless_the_runtime_may_finish_the_quantization(bench: Bench) -> None:
+    found = bench.static(artifact(convnet(), bench.root / "m"), keep=["conv2"])
+    for finish, said in ((False, "int8 (2 of 3"), (True, "int8 (3 of 3")):
+        with ort_target.open(found, ort_target.Options(threads=1, finish_quantization=finish)) as session:
+            assert session.precision.startswith(said)
 
 
 FINITE = st.floats(-1e4, 1e4, width=32)

@@ -56,6 +56,7 @@ def test_an_onnx_file_is_copied_and_named_after_itself(opened: Open, model: Path
     assert found.subject.name == "model@onnxruntime"
     assert found.subject.artifact.path != model.parent
     assert found.subject.options["threads"] == 1
+    assert found.subject.options["finish_quantization"] is True, "as anybody's ONNX Runtime opens it"
     assert [str(t) for t in found.subject.artifact.signature.inputs] == ["float32[batch,4]"]
     assert sorted(model.parent.iterdir()) == before
 
@@ -123,6 +124,7 @@ def test_candidates_of_a_run_come_from_the_store(opened: Open, store: Store, tmp
         assert found.subject.name == "fp32@onnxruntime"
         assert found.subject.artifact.path == artifact.path
         assert found.subject.options["spinning"] is False, "as recorded"
+        assert found.subject.options["finish_quantization"] is False
         assert found.subject.options["threads"] == 2
     assert opened(tmp_path, threads=1)[0].subject.options["threads"] == 1
     assert opened(f"now={tmp_path}")[0].subject.name == "now@onnxruntime"
