@@ -25,7 +25,7 @@ EXITS = {
     "text/minilm-int4": 0,
     "text/gpt2-small-int4": 0,
     "text/minilm-int8-fast": 0,
-    "vision/cifar-resnet20-int8-fast": 0,
+    "vision/cifar-resnet20-int8-fast": 4,  # OpenVINO: a drop of 0.16 pp [-0.08, 0.41] cannot be told from 0.3
     "vision/cifar-resnet56-int8-fast": 0,
 }
 

@@ -5,7 +5,7 @@ arXiv 2211.10438, equation 4: channel j of an activation is divided by s_j = max
 weights that read it are multiplied by s_j. The layer computes what it did before. The division is hidden in what makes
 the activation. Where nothing can take it, as behind the normalizations of BERT, which a residual sum reads too, the
 activation stays as it is, or a multiplication is inserted between normalization and layers if that is asked for.
-In all-MiniLM-L6-v2 twelve of these cost no time that shows; in front of the wide second feed-forward layers they do.
+Before the wide second feed-forward layers of a transformer such multiplications cost time; these are small.
 Where one activation's layers make the next activation, the factors are found again until all agree.
 """
 
