@@ -32,7 +32,7 @@ EXITS = {
 
 def accuracy(run: Run) -> dict[tuple[str, str, str], Measurement]:
     """The measurements that do not depend on how busy the machine is."""
-    timed = ("latency", "throughput", "memory", "load")
+    timed = ("latency", "throughput", "memory", "load", "cold", "offline", "server")
     return {(m.subject, m.metric, m.relation): m for m in run.measurements if m.metric.partition(".")[0] not in timed}
 
 
