@@ -44,6 +44,11 @@ def of_range(low: float, high: float, kind: str, symmetric: bool) -> Grid:
     return Grid(np.asarray(scale), np.asarray(np.clip(zero, bottom, top)).astype(kind))
 
 
+def top(reduced: bool) -> int:
+    """The largest stored weight; `reduced`: of 7 bits."""
+    return 63 if reduced else 127
+
+
 def of_weight(weight: np.ndarray, axis: int | None, reduced: bool) -> Grid:
     """The symmetric int8 grid of a weight, per tensor or per channel along `axis`; `reduced`: only 7 bits of it.
 
@@ -52,7 +57,7 @@ def of_weight(weight: np.ndarray, axis: int | None, reduced: bool) -> Grid:
     rest = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
     # abs().max() without the copy of abs(): weights may be large.
     extent = np.maximum(-weight.min(axis=rest), weight.max(axis=rest)).astype(np.float32)
-    scale = np.asarray(extent / np.float32(63 if reduced else 127))
+    scale = np.asarray(extent / np.float32(top(reduced)))
     live = scale > np.finfo(np.float32).tiny
     scale = np.where(live, scale, np.median(scale[live]) if live.any() else np.float32(1)).astype(np.float32)
     return Grid(scale, np.zeros(scale.shape, np.int8))

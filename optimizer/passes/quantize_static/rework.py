@@ -64,7 +64,7 @@ def after(
 ) -> None:
     """Once ranges are known: weights go to their grids, then biases take up what is lost; `insert` quantizes a copy."""
     if options.rounding == "adaround":
-        per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
-        ctx.note("adaround", rounding.adaround(model, takes, data, per_channel, ctx.seed, ctx.progress))
+        per_channel, reduced = options.by_channel(scheme), options.reduce_range
+        ctx.note("adaround", rounding.adaround(model, takes, data, per_channel, ctx.seed, ctx.progress, reduced))
     if options.bias_correction:
         ctx.note("bias_correction", bias.correct(model, takes, insert, data, ctx.progress))

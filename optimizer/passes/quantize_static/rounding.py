@@ -9,7 +9,7 @@ it, and the regularizer 1 - |2 h - 1|^2 gains weight instead of losing its expon
 inputs the result is as good or better, and neither exponentials nor powers are computed.
 A channel that ends up worse than rounded to nearest stays as it was.
 
-The result is float weights that lie on the grid of the quantizer, which takes max|w| / 127 as the scale of a channel:
+The result is float weights that lie on the grid of `grid.of_weight`, whose scale is a channel's max|w| over its top:
 the largest magnitude stays what it is, and rounding to nearest finds the chosen integers again.
 """
 
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.formats.calibration import Calibration
+from optimizer.passes.quantize_static.grid import of_weight, top
 from optimizer.passes.quantize_static.layers import Graph, Layer, grouped, ungrouped
 from optimizer.passes.quantize_static.moments import second_moments, unfoldable
 
 if TYPE_CHECKING:
     import onnx
 
-TOP = 127  # of symmetric int8
 STEPS = 200
 WARM = 0.2  # share of the steps before the regularizer sets in (section 3.3 of the paper: it only bothers at first)
 WEIGHT = 8.0  # of the regularizer at the end, beside 1 for what a weight adds to its channel's error on average
@@ -41,23 +41,23 @@ class Grid:
     """The integers that a weight may become, and what they are worth."""
 
     scale: np.ndarray  # float32, one per output channel, shaped to multiply (groups, outer, k)
+    top: int  # the largest of them
 
     @classmethod
-    def of(cls, weight: np.ndarray, per_channel: bool) -> Grid:
-        """As ONNX Runtime's quantizer computes it: the range divided by 254 in float64, then stored as float32."""
-        axes = (2,) if per_channel else (0, 1, 2)
-        tops = np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64)
-        scale = (2 * tops / (2 * TOP)).astype(np.float32)
-        return cls(np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale))
+    def of(cls, weight: np.ndarray, per_channel: bool, reduced: bool = False) -> Grid:
+        """The grid that the writer will find for the weight (groups, outer, k)."""
+        rows = weight.reshape(-1, weight.shape[2])
+        found = of_weight(rows, 0 if per_channel else None, reduced).scale
+        return cls(found.reshape(*weight.shape[:2], 1) if per_channel else found.reshape(1, 1, 1), top(reduced))
 
     def nearest(self, weight: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.clip(np.rint(weight / self.scale), -TOP, TOP)
+        found: np.ndarray = np.clip(np.rint(weight / self.scale), -self.top, self.top)
         return found
 
     def values(self, integers: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Weights on the grid; at its ends exactly the largest magnitude of the channel, which makes the grid again."""
         tops = np.broadcast_to(self._tops(weight), weight.shape)
-        ends = np.abs(integers) == TOP
+        ends = np.abs(integers) == self.top
         found: np.ndarray = np.where(ends, np.sign(integers) * tops, integers * self.scale).astype(np.float32)
         return found
 
@@ -74,6 +74,7 @@ def adaround(
     per_channel: bool,
     seed: int,
     progress: Callable[[int, int], None],
+    reduced: bool = False,
 ) -> dict[str, Any]:
     """Put the weights of all layers to be quantized onto their grids, in place: how much of the error is left."""
     graph = Graph(model)
@@ -82,19 +83,21 @@ def adaround(
     chosen: dict[str, np.ndarray] = {}
     left: dict[str, float] = {}
     for layer, moments in second_moments(model, able, data, seed, progress):
-        chosen[layer.weight], left[layer.name] = _rounded(graph, layer, moments, per_channel)
+        chosen[layer.weight], left[layer.name] = _rounded(graph, layer, moments, per_channel, reduced)
     for name, weight in chosen.items():
         graph.put(name, weight)
     nearest = [layer.name for layer in wanted if layer.name not in left]
     return {"layers": len(left), "error": round(float(np.mean(list(left.values()) or [1.0])), 4), "nearest": nearest}
 
 
-def _rounded(graph: Graph, layer: Layer, moments: np.ndarray, per_channel: bool) -> tuple[np.ndarray, float]:
+def _rounded(
+    graph: Graph, layer: Layer, moments: np.ndarray, per_channel: bool, reduced: bool
+) -> tuple[np.ndarray, float]:
     """The weight on its grid, and its error as a share of that of rounding to nearest."""
     original = graph.array(layer.weight)
     parts = grouped(layer, original)
     weight = parts.reshape(*parts.shape[:2], -1)
-    grid = Grid.of(weight, per_channel)
+    grid = Grid.of(weight, per_channel, reduced)
     nearest = grid.nearest(weight)
     integers = learn(weight, moments, grid)
     before, after = (errors(i * grid.scale - weight, moments) for i in (nearest, integers))
@@ -129,5 +132,5 @@ def learn(weight: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray:
         up = np.clip(up - np.float32(rate) * first / (np.sqrt(second) + np.float32(1e-8)), 0, 1)
         if late and step % 10 == 0 and np.abs(up - np.rint(up)).max() < DECIDED:
             break
-    found: np.ndarray = np.clip(floor + (up >= 0.5), -TOP, TOP)
+    found: np.ndarray = np.clip(floor + (up >= 0.5), -grid.top, grid.top)
     return found

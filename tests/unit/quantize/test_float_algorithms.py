@@ -231,21 +231,21 @@ def test_the_grid_rounds_by_at_most_half_a_step_and_finds_its_integers_again(
         assert np.array_equal(again.nearest(again.values(again.nearest(onto), onto)), again.nearest(onto))
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-def test_the_quantizer_finds_the_integers_that_adaround_chose(bench: Bench, per_channel: bool) -> None:
+@pytest.mark.parametrize(("per_channel", "reduced"), [(True, False), (False, False), (True, True)])
+def test_the_quantizer_finds_the_integers_that_adaround_chose(bench: Bench, per_channel: bool, reduced: bool) -> None:
     source = artifact(chain(), bench.root / "m")
     built, calibration = prepared(chain(), bench.root / "p", images())
-    rounding.adaround(built, everything, calibration, per_channel, 0, silent)
+    rounding.adaround(built, everything, calibration, per_channel, 0, silent, reduced)
     chosen = Graph(built)
-    found = bench.static(source, rounding="adaround", per_channel=per_channel)
+    found = bench.static(source, rounding="adaround", per_channel=per_channel, reduce_range=reduced)
     written = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(found.path / "model.onnx").graph.initializer}
-    nearest = bench.static(source, per_channel=per_channel)
+    nearest = bench.static(source, per_channel=per_channel, reduce_range=reduced)
     plain = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(nearest.path / "model.onnx").graph.initializer}
     moved = 0
     for layer in chosen.layers.values():
         weight = chosen.array(layer.weight)
         parts = grouped(layer, weight).reshape(layer.groups, -1, int(np.prod(grouped(layer, weight).shape[2:])))
-        grid = rounding.Grid.of(parts, per_channel)
+        grid = rounding.Grid.of(parts, per_channel, reduced)
         integers = ungrouped(layer, grid.nearest(parts), weight.shape)
         assert np.array_equal(written[f"{layer.weight}_quantized"], integers), layer.name
         assert np.array_equal(written[f"{layer.weight}_scale"], plain[f"{layer.weight}_scale"])
