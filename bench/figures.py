@@ -18,12 +18,14 @@ import psutil
 
 from optimizer import console, machine
 from optimizer.disk import write_atomically
+from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
 from optimizer.measure.quantiles import Estimate
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADLINE = ROOT / "reports" / "published" / "headline.json"
 # The interpreter of this benchmark, so that a console script of another installation is never measured.
 OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
+JUDGED = (EXIT_OK, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE)  # of optc build: an honest failure is a result, too
 SAMPLING = 0.02  # seconds between two looks at the process tree
 
 
@@ -54,6 +56,16 @@ def cost(command: Sequence[str], accept: tuple[int, ...] = (0,)) -> Cost:
             words.seek(0)
             sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{words.read().decode()[-3000:]}")
     return Cost(seconds, peak)
+
+
+def run(command: Sequence[str], accept: tuple[int, ...] = (0,)) -> None:
+    """A command in a process of its own; ends with its last words when it fails.
+
+    Nothing watches it, unlike `cost`: looking at all processes every 20 ms is half a core of foreign load.
+    """
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode not in accept:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
 
 
 class _Tree:

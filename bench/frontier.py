@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +24,7 @@ import figures
 from figures import HEADLINE, OPTC, ROOT
 
 from optimizer.disk import write_atomically
-from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
 from optimizer.measure.quantiles import Estimate
-
-JUDGED = (EXIT_OK, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
@@ -71,24 +67,19 @@ STUDIES = {
 }
 
 
-def run(command: list[str], accept: tuple[int, ...] = (0,)) -> None:
-    """A command in a process of its own; ends with its last words when it fails."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode not in accept:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-
-
 def measure(name: str, study: Study, folder: Path, budget: str) -> Iterator[tuple[str, dict[str, Estimate], int]]:
     """Per setting: candidate or preset -> its speed-up over FP32 on ONNX Runtime, and the number of restarts."""
     place = ["--store", str(folder / "store")]
-    run([*OPTC, "build", study.recipe, *place, "--out", str(folder / "run"), "--bundle", "none"], JUDGED)
-    run([sys.executable, str(ROOT / "bench" / "bare" / "presets.py"), name, str(folder)])
+    figures.run(
+        [*OPTC, "build", study.recipe, *place, "--out", str(folder / "run"), "--bundle", "none"], figures.JUDGED
+    )
+    figures.run([sys.executable, str(ROOT / "bench" / "bare" / "presets.py"), name, str(folder)])
     own = [f"{folder}/run/run.json#{c}" for c in ("fp32@onnxruntime", "best@onnxruntime", "best@openvino")]
     theirs = [f"{file.replace('.', '-')}={folder}/{file}" for file in study.presets]
     for setting, options in study.settings.items():
         out = folder / setting
         session = ["--threads", str(study.threads), "--seconds", "4", "--budget", budget, "--each", "--out", str(out)]
-        run([*OPTC, "bench", *own, *theirs, *options, *session, *place], JUDGED)
+        figures.run([*OPTC, "bench", *own, *theirs, *options, *session, *place], figures.JUDGED)
         record = json.loads((out / "run.json").read_text(encoding="utf-8"))
         yield setting, speedups(record), restarts(record)
 

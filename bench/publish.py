@@ -7,18 +7,15 @@ A record is kept whatever its gates say, since an honest failure is a result too
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from figures import HEADLINE, OPTC, ROOT
+import figures
+from figures import HEADLINE, OPTC
 
 from optimizer import recipe
 from optimizer.disk import write_atomically
-from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
-
-JUDGED = (EXIT_OK, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE)
 
 
 def publish(reference: str) -> Path:
@@ -26,12 +23,7 @@ def publish(reference: str) -> Path:
     target = HEADLINE.parent / f"{recipe.load(reference).name}.json"
     with tempfile.TemporaryDirectory(prefix="optc-publish-") as folder:
         place = ["--store", f"{folder}/store", "--out", f"{folder}/out"]
-        # Not figures.cost: watching the memory of all processes every 20 ms is half a core of foreign load.
-        done = subprocess.run(
-            [*OPTC, "build", reference, *place], check=False, capture_output=True, text=True, cwd=ROOT
-        )
-        if done.returncode not in JUDGED:
-            sys.exit(f"{reference} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        figures.run([*OPTC, "build", reference, *place], figures.JUDGED)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, (Path(folder) / "out" / "run.json").read_bytes())
     return target

@@ -99,6 +99,12 @@ class Context:
     check: Callable[[Path], Check] | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
 
+    def wanted(self, step: str) -> QuantScheme:
+        """The target's scheme, which whoever runs the step `step` has to give where its pass is SCHEMED."""
+        if self.scheme is None:
+            raise AssertionError(f"BUG: {step} was run without the target's scheme")
+        return self.scheme
+
 
 class Pass(Protocol):
     """A function from one artifact directory to another.

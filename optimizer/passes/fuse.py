@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from optimizer import formats
-from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats import rewritten
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
 from optimizer.schema import Strict
@@ -79,22 +79,20 @@ def changes(scheme: QuantScheme) -> bool:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the fused graph; with a warning as much of it as gives the source's results, at worst the source."""
-    if ctx.scheme is None:
-        raise AssertionError("BUG: fuse was run without the target's scheme")
-    if not ctx.scheme.fused:
+    scheme = ctx.wanted("fuse")
+    if not scheme.fused:
         ctx.note("fused", {})
-        ctx.note("left alone", f"{ctx.scheme.target} fuses the graph itself when it compiles it")
+        ctx.note("left alone", f"{scheme.target} fuses the graph itself when it compiles it")
         formats.hand_on(source.format, source.path, out)
         return
-    wanted = [g for g, operator in OPERATORS.items() if g in options.groups and operator in ctx.scheme.fused]
+    wanted = [g for g, operator in OPERATORS.items() if g in options.groups and operator in scheme.fused]
     # A fault is nearly always one of the attention patterns: they are long and know few models.
     for groups in filter(None, (wanted, wanted[1:] if wanted[:1] == ["attention"] else [])):
-        reason = _fuse(source, groups, options, ctx, out) or _changed(ctx, out)
+        reason = _fuse(source, groups, options, ctx, out) or rewritten.changed(ctx, out)
         if reason is None:
             return
         ctx.warn(f"fusion of {', '.join(groups)} was taken back: {reason}")
-        for file in out.iterdir():
-            file.unlink()
+        rewritten.discard(out)
     formats.hand_on(source.format, source.path, out)
     ctx.note("fused", {})
 
@@ -110,7 +108,7 @@ def _fuse(source: Artifact, groups: Sequence[Group], options: Options, ctx: Cont
             _rewrite(model, groups, options)
             fused = ir.serde.serialize_model(model)
     except FAULTS as error:
-        return f"onnxscript failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        return rewritten.failure("onnxscript", error)
     _tidy(fused, before)
     sums = _apart(fused) if "normalization" in groups and options.normalization == "apart" else 0
     if options.approximate_gelu:
@@ -159,8 +157,6 @@ def _rewrite(model: Any, groups: Sequence[Group], options: Options) -> None:
 
 def _tidy(fused: onnx.ModelProto, before: onnx.ModelProto) -> None:
     """Take away outputs that nobody reads, since a kernel writes every one that is named, and keep the known types."""
-    import onnx
-
     graph = fused.graph
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     for node in graph.node:
@@ -171,10 +167,8 @@ def _tidy(fused: onnx.ModelProto, before: onnx.ModelProto) -> None:
             node.output[:] = names
     del graph.value_info[:]
     made = {name for node in graph.node for name in node.output} - {value.name for value in graph.output}
-    known = {value.name: value for value in before.graph.value_info if value.name in made}
-    for name in sorted(made - known.keys() - {""}):
-        known[name] = onnx.ValueInfoProto(name=name)
-    graph.value_info.extend(value for value in known.values() if value.HasField("type"))
+    known = (value for value in before.graph.value_info if value.name in made and value.HasField("type"))
+    graph.value_info.extend(known)
 
 
 def _apart(fused: onnx.ModelProto) -> int:
@@ -193,15 +187,3 @@ def _approximate(fused: onnx.ModelProto) -> None:
         if node.op_type == "Gelu":
             del node.attribute[:]
             node.op_type, node.domain = "FastGelu", DOMAIN
-
-
-def _changed(ctx: Context, out: Path) -> str | None:
-    """What the comparison with the source says against the result."""
-    try:
-        if ctx.check is None:
-            formats.read("onnx", out)
-            return None
-        check = ctx.check(out)
-    except OptimizerError as error:
-        return error.message
-    return check.reason if check.outcome == "fail" else None

@@ -55,9 +55,8 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model in 16 bits; inputs and outputs keep their types."""
-    if ctx.scheme is None:
-        raise AssertionError("BUG: half was run without the target's scheme")
-    reason = refuse(options, ctx.scheme)
+    scheme = ctx.wanted("half")
+    reason = refuse(options, scheme)
     if reason:
         raise OptimizerError(reason, "choose another dtype, or leave this step out for that target")
     if source.format == "openvino":

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from optimizer import formats
-from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats import rewritten
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
 from optimizer.schema import Strict
@@ -40,13 +40,12 @@ class Options(Strict):
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # read by the executor
     """Write a simplified `model.onnx`; the source's own files, with a warning, when that fails or changes results."""
-    reason = _simplify(source.path, ctx, out) or _changed(ctx, out)
+    reason = _simplify(source.path, ctx, out) or rewritten.changed(ctx, out)
     if reason is None:
         return
     ctx.warn(f"simplification was taken back: {reason}")
     ctx.note("rolled_back", reason)
-    for file in out.iterdir():
-        file.unlink()
+    rewritten.discard(out)
     formats.hand_on("onnx", source.path, out)
 
 
@@ -62,9 +61,9 @@ def _simplify(source: Path, ctx: Context, out: Path) -> str | None:
             model = onnxslim.slim(model, no_shape_infer=_shaped(model))
         onnx_format.save(model, out)
     except FAULTS as error:
-        return _failure(error)
+        return rewritten.failure("onnxslim", error)
     except onnx.checker.ValidationError as error:  # has no base that the others share
-        return _failure(error)
+        return rewritten.failure("onnxslim", error)
     ctx.note("nodes", {"before": before, "after": len(model.graph.node)})
     return None
 
@@ -74,19 +73,3 @@ def _shaped(model: onnx.ModelProto) -> bool:
     graph = model.graph
     known = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.HasField("shape")}
     return all(name in known for node in graph.node for name in node.output if name)
-
-
-def _failure(error: Exception) -> str:
-    return f"onnxslim failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-
-
-def _changed(ctx: Context, out: Path) -> str | None:
-    """What the comparison with the source says against the result."""
-    try:
-        if ctx.check is None:
-            formats.read("onnx", out)
-            return None
-        check = ctx.check(out)
-    except OptimizerError as error:
-        return error.message
-    return check.reason if check.outcome == "fail" else None

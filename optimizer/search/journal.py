@@ -58,9 +58,11 @@ class Journal:
         line = {"layout": LAYOUT, "scope": self._scope, **found}
         with disk_errors(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
-            with self.path.open("ab") as stream:
-                stream.write((b"\n" if torn else b"") + schema.dump(line) + b"\n")
+            with self.path.open("ab+") as stream:
+                if stream.tell():  # a last line that was torn must not swallow this one
+                    stream.seek(-1, os.SEEK_END)
+                    stream.write(b"" if stream.read(1) == b"\n" else b"\n")
+                stream.write(schema.dump(line) + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
 

@@ -57,8 +57,7 @@ def _not_in_nncf(options: Options) -> str | None:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the quantized model; its ranges come from `ctx.data["calibrate"]` and from nothing else."""
-    if ctx.scheme is None:
-        raise AssertionError("BUG: quantize.static was run without the target's scheme")
+    scheme = ctx.wanted("quantize.static")
     if "calibrate" not in ctx.data:
         raise OptimizerError(
             "quantize.static needs calibration data, and there is none",
@@ -67,4 +66,4 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     from optimizer.passes.quantize_static import onnx, openvino  # planning needs neither, nor numpy
 
     backend = openvino if source.format == "openvino" else onnx
-    backend.quantize(source, options, ctx, ctx.scheme, out)
+    backend.quantize(source, options, ctx, scheme, out)

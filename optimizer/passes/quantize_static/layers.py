@@ -122,13 +122,22 @@ def _captured(node: onnx.NodeProto) -> Iterator[str]:
 def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int, int, int] | None:
     """(outer, inner, groups, channel) of a node with a weight of this rank, or None where it is no layer."""
     numbers = {attribute.name: attribute.i for attribute in node.attribute}
+    groups, outer = numbers.get("group", 1), channel_axis(node, rank)
+    if node.op_type == "Conv" or (node.op_type == "ConvTranspose" and groups == 1):
+        return outer, 1 - outer, groups, 1
+    plain = (node.op_type == "Gemm" and not numbers.get("transA", 0)) or (node.op_type == "MatMul" and rank == 2)
+    return (outer, 1 - outer, 1, -1) if plain else None
+
+
+def channel_axis(node: onnx.NodeProto, rank: int) -> int:
+    """The axis of a layer's weight that counts its output channels."""
     if node.op_type == "Conv":
-        return 0, 1, numbers.get("group", 1), 1
+        return 0
     if node.op_type == "ConvTranspose":
-        return (1, 0, 1, 1) if numbers.get("group", 1) == 1 else None
-    if node.op_type == "Gemm" and not numbers.get("transA", 0):
-        return (0, 1, 1, -1) if numbers.get("transB", 0) else (1, 0, 1, -1)
-    return (1, 0, 1, -1) if node.op_type == "MatMul" and rank == 2 else None
+        return 1
+    if node.op_type == "Gemm":
+        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+    return rank - 1
 
 
 def grouped(layer: Layer, weight: np.ndarray) -> np.ndarray:

@@ -81,6 +81,9 @@ class _Placer:
         for index, node in enumerate(self.nodes):
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(index)
+        self.storable: set[str] = set()
+        for node in self.nodes:
+            self.storable.update(node.output if self._stores(node) else ())
         self.found = Placement()
 
     def place(self) -> Placement:
@@ -99,16 +102,14 @@ class _Placer:
 
     def _joins(self, node: onnx.NodeProto) -> bool:
         """Whether an operator without weights is worth it: a kernel before it writes 8 bits."""
-        return node.op_type in self.explicit or any(self._comes_stored(name) for name in node.input)
+        return node.op_type in self.explicit or any(name in self.storable for name in node.input)
 
-    def _comes_stored(self, name: str) -> bool:
-        """Whether a kernel writes this tensor in 8 bits, were nothing kept in float."""
-        index = self.made.get(name)
-        if index is None or self.nodes[index].op_type not in self.scheme.ops:
+    def _stores(self, node: onnx.NodeProto) -> bool:
+        """Whether a kernel writes the node's result in 8 bits, were nothing kept in float."""
+        if node.op_type not in self.scheme.ops:
             return False
-        node = self.nodes[index]
         if node.op_type in FOLLOWERS | CLIPS:
-            return self._comes_stored(node.input[0])
+            return node.input[0] in self.storable
         if node.op_type in WEIGHTED | TABLES:
             return node.op_type not in self.scheme.float_outputs
         return self._joins(node)
@@ -142,16 +143,21 @@ class _Placer:
 
     def _clip(self, index: int, node: onnx.NodeProto) -> None:
         before = self.made.get(node.input[0])
-        fused = before is not None and before in self.found.taken and self._clipped_by(self.nodes[before]) == index
-        if fused and self.nodes[before or 0].op_type not in self.scheme.float_outputs:
+        if before is not None and self._fuses(before, index):
             self._write(node)
             # With the lowest value at zero and free zero points, zero is the lowest that can be stored.
             if not self.scheme.activation_symmetric and self.ranged[node.output[0]] >= 0:
-                self.found.dropped[index] = before or 0
+                self.found.dropped[index] = before
             return
         if node.input[0] in self.found.written and node.output[0] in self.ranged:
             self.found.taken.append(index)
             self._write(node)
+
+    def _fuses(self, before: int, clip: int) -> bool:
+        """Whether the kernel of a node takes up the ReLU after it."""
+        node = self.nodes[before]
+        taken = before in self.found.taken and node.op_type not in self.scheme.float_outputs
+        return taken and self._clipped_by(node) == clip
 
     def _follow(self, index: int, node: onnx.NodeProto) -> None:
         grid = self.found.written.get(node.input[0])

@@ -6,13 +6,14 @@ know. A scheme with `qdq_on_weights` keeps the float weights behind a pair, as T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.quantize_static import grid, placement
+from optimizer.passes.quantize_static import grid, layers, placement
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range
@@ -34,9 +35,7 @@ def write(
     model: onnx.ModelProto, placed: Placement, ranges: Mapping[str, Range], weights: Weights, scheme: QuantScheme
 ) -> None:
     """Change the model in place; its nodes stay in topological order."""
-    for index in placed.taken:
-        if model.graph.node[index].op_type == "Gemm":
-            _plain(model, model.graph.node[index])
+    _plain(model, [node for index in placed.taken if (node := model.graph.node[index]).op_type == "Gemm"])
     _Writer(model, placed, ranges, weights, scheme).write()
 
 
@@ -149,7 +148,7 @@ class _Writer:
         if floats[1] not in self.floats:
             return
         weight = self.array(self.floats[floats[1]])
-        axis = channel_axis(node, weight.ndim) if self.weights.per_channel else None
+        axis = layers.channel_axis(node, weight.ndim) if self.weights.per_channel else None
         found = grid.of_weight(weight, axis, self.weights.reduced)
         root = self.placed.grid(floats[0])
         if self.scheme.quantize_bias and root and len(floats) > 2 and floats[2] in self.floats:
@@ -194,12 +193,12 @@ class _Writer:
         return result
 
 
-def _plain(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+def _plain(model: onnx.ModelProto, gemms: Sequence[onnx.NodeProto]) -> None:
     """Put Gemm's factors into its constants: integer kernels add the bias before they scale."""
     import onnx
 
     constants = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
-    for name, position in (("alpha", 1), ("beta", 2)):
+    for node, (name, position) in itertools.product(gemms, (("alpha", 1), ("beta", 2))):
         factor = next((a for a in node.attribute if a.name == name), None)
         if factor is None or factor.f == 1 or len(node.input) <= position or node.input[position] not in constants:
             continue
@@ -207,14 +206,3 @@ def _plain(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
         node.input[position] = f"{node.input[position]}_{node.name}_{name}"
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, node.input[position]))
         factor.f = 1.0
-
-
-def channel_axis(node: onnx.NodeProto, rank: int) -> int:
-    """The axis of a layer's weight that counts its output channels."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "ConvTranspose":
-        return 1
-    if node.op_type == "Gemm":
-        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
-    return rank - 1

@@ -66,9 +66,8 @@ def _refuse_openvino(options: Options) -> str | None:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model with integer weights; gptq and awq decide them on `ctx.data["calibrate"]`."""
-    if ctx.scheme is None:
-        raise AssertionError("BUG: quantize.weights was run without the target's scheme")
-    reason = refuse(options, ctx.scheme)
+    scheme = ctx.wanted("quantize.weights")
+    reason = refuse(options, scheme)
     if reason:
         raise OptimizerError(reason, "change the option, or leave this step out for that target")
     if not set(data(options)) <= set(ctx.data):
