@@ -1,4 +1,4 @@
-"""The search itself: presets of every target first, then changes around what stands out, as long as time allows.
+"""The search itself: presets of every target, soon in turns with changes around what stands out, while time allows.
 
 A batch is built and compared with the baseline's outputs on calibration data (cheap), then timed together with the
 yardstick in one interleaved session, then judged on the select data, the fastest first (dear). What is seen to be
@@ -65,11 +65,12 @@ class Engine:
             self.begin()
         self._last = self.clock()
         waiting = self.space.presets()
-        while waiting and (self._left() > self._expected(1) or self._resumed(waiting)):
-            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+        batch = waiting[:BATCH]
+        while batch and (self._left() > self._expected(1) or self._resumed(batch)):
+            waiting = [point for point in waiting if point not in batch]
             self._round(batch)
-            waiting = waiting or self._moves()
-        self.ended = "nothing is left to try around the best" if not waiting else "the budget is spent"
+            batch = self._next(waiting)
+        self.ended = "the budget is spent" if batch else "nothing is left to try around the best"
         self._finals()
         return self._settled()
 
@@ -216,16 +217,22 @@ class Engine:
             return
         self._finish(trial, "kept", MEETS[held.level])
 
-    def _moves(self) -> list[Point]:
-        """What to try next: changes of each target's best, and of what is faster or more accurate than it, in turns."""
+    def _next(self, presets: Sequence[Point]) -> list[Point]:
+        """Half a batch of what was not tried at all, and for the rest changes of what stands out so far."""
+        new = list(presets[: BATCH // 2])
+        moves = [point for point in self._moves(BATCH - len(new)) if point not in presets]
+        return [*moves, *new, *presets[len(new) : BATCH - len(moves)]]
+
+    def _moves(self, count: int) -> list[Point]:
+        """Changes of each target's best, and of what is faster or more accurate than it, in turns."""
         sources = [self._untried(parent) for parent in leaders.parents(self._all())]
         found: dict[str, Point] = {}
-        while sources and len(found) < BATCH:
+        while sources and len(found) < count:
             for source in list(sources):
                 point = next(source, None)
                 if point is None:
                     sources.remove(source)
-                elif len(found) < BATCH:
+                elif len(found) < count:
                     found.setdefault(point.name, point)
         return list(found.values())
 

@@ -46,17 +46,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture
-def trials(folder: Path, store: Store) -> Trials:
+def made(folder: Path, store: Store, **changes: Any) -> Trials:
     rows: dict[str, Any] = {"source": {"npz": {"path": "d.npz"}}, "label": "y"}
     data = {
         "calibrate": {**rows, "take": 100},
         "select": {**rows, "skip": 100, "take": 400},
         "evaluate": {**rows, "skip": 500},
     }
-    asked = search.find(parse({**BASE, "data": data}, "test", folder, "fragile"))
+    asked = search.find(parse({**BASE, "data": data, **changes}, "test", folder, "fragile"))
     assert asked is not None
-    found = Trials(asked, store, Console(level=0, err=io.StringIO()))
+    return Trials(asked, store, Console(level=0, err=io.StringIO()))
+
+
+@pytest.fixture
+def trials(folder: Path, store: Store) -> Trials:
+    found = made(folder, store)
     found.prepare()
     return found
 
@@ -113,3 +117,25 @@ def test_keys_tell_trials_apart_without_building(trials: Trials) -> None:
 def test_a_trial_that_cannot_be_built_says_why(trials: Trials) -> None:
     with pytest.raises(OptimizerError, match="matches none of"):
         trials.build(Point("onnxruntime", (("quantize.static", {"keep": ["nothing.of.this.name"]}),)))
+
+
+def test_a_baseline_on_one_target_serves_the_trials_of_all(folder: Path, store: Store) -> None:
+    alone = {"fp32": {"onnxruntime": []}, "best": ["auto"]}
+    found = made(folder, store, variants=alone, baseline="fp32@onnxruntime")
+    found.prepare()
+    for point in (Point("openvino"), Point("onnxruntime")):
+        assert found.build(point).error == 0, "its outputs are compared with the model as it is on its own target"
+        judged = found.judge(point)
+        assert {m.against for m in judged if m.relation == "drop"} == {"fp32@onnxruntime"}
+        assert found.stand(point, judged).level == "sure"
+    timed = found.time([Point("openvino")], thorough=False)["as-is@openvino"]
+    assert isinstance(timed, Timed)
+    assert {m.against for m in timed.measurements if m.relation == "speedup"} == {"fp32@onnxruntime"}
+
+
+def test_a_target_on_which_trials_have_no_baseline_is_refused(folder: Path, store: Store) -> None:
+    alone = {"fp32": {"openvino": []}, "best": ["auto"]}
+    with pytest.raises(OptimizerError, match="not built for onnxruntime") as found:
+        made(folder, store, variants=alone).prepare()
+    assert "baseline: fp32@openvino" in str(found.value.hint)
+    assert "targets: [openvino]" in str(found.value.hint)
