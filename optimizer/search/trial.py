@@ -20,7 +20,7 @@ from optimizer.search import points
 from optimizer.search.asked import Asked
 from optimizer.search.fallback import Broken, harmful
 from optimizer.search.points import Point
-from optimizer.search.runner import Built, Timed
+from optimizer.search.runner import Built, Restored, Timed
 from optimizer.search.standing import Stand, stand
 from optimizer.store import Store
 from optimizer.usercode import attempt
@@ -131,10 +131,10 @@ class Trials:
         renamed = [dataclasses.replace(m, subject=candidate.name) for m in found]
         return stand(given, renamed, candidate, planned.baseline, len(self.producer.dataset("evaluate")))
 
-    def restored(self, point: Point, seconds: float) -> list[Point]:
+    def restored(self, point: Point, seconds: float) -> list[Restored]:
         planned, candidate = self._planned(point)
         baseline = self._base(self._as_is(point.target))
-        broken = Broken(point, planned, candidate, self._artifact(planned, candidate), baseline)
+        broken = Broken(self.asked, point, planned, candidate, self._artifact(planned, candidate), baseline)
         return harmful(broken, self.producer, seconds, lambda found: self.stand(point, found))
 
     def _planned(self, point: Point) -> tuple[Plan, Candidate]:

@@ -101,6 +101,7 @@ def test_changes_follow_around_the_best_and_around_what_is_faster_but_breaks_a_g
     found = by_name(engine(runner, grid, tmp_path).run())
     assert runner.calls.count("restored fast@a") == 1, "its layers are ranked once"
     assert found[restored.name].outcome == "chosen"
+    assert found[restored.name].reason == "best of all: mended from fast@a; meets the gates with all of its interval"
     assert found[better.name].outcome in ("kept", "rejected")
     assert found[mended.name].outcome == "rejected"
 
