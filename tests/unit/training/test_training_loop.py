@@ -1,7 +1,8 @@
-"""The training loop: it learns, repeats itself, goes on where it was killed, stops early, and notices what goes wrong."""
+"""The training loop: it learns, repeats itself, goes on where it was killed, and notices what goes wrong."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def test_it_learns_and_leaves_the_best_state(tmp_path: Path) -> None:
     assert history.best == history.validated[int(np.argmin(history.scores["loss"]))]
     assert history.examples + history.held_back == 200 and history.held_back == 20
     assert not net.training and next(net.parameters()).device.type == "cpu"
-    assert float((net(torch.from_numpy(blobs(seed=5).feeds["x"])).argmax(1).numpy() == blobs(seed=5).labels).mean()) > 0.8
+    assert (
+        float((net(torch.from_numpy(blobs(seed=5).feeds["x"])).argmax(1).numpy() == blobs(seed=5).labels).mean()) > 0.8
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
@@ -187,7 +190,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     rates = [descent.rate(step, 100, options) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert rates[10] == 1.0 and rates[55] == pytest.approx(0.5) and rates[-1] < 0.01
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert descent.rate(90, 100, settings(schedule="constant", lr=1.0)) == 1.0
 
 
