@@ -19,6 +19,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "load": "optimizer.passes.load",
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
+        "finetune": "optimizer.passes.finetune",
+        "distill": "optimizer.passes.distill",
         "fuse": "optimizer.passes.fuse",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
