@@ -130,7 +130,9 @@ def _insert(
     """Insert Q/DQ pairs and integer weights into the model, in place."""
     ranged = {name: seen.low for name, seen in found.items() if seen.finite}
     placed = placement.place(model, choice.takes, ranged, scheme, options.ops or ())
-    writer.write(model, placed, found, writer.Weights(options.by_channel(scheme), options.reduce_range), scheme)
+    writer.write(
+        model, placed, found, writer.Weights(scheme.by_channel(options.per_channel), options.reduce_range), scheme
+    )
     onnx_ready.unmark(model)
 
 
