@@ -230,7 +230,7 @@ def _growth(run: Run, colours: dict[str, int]) -> Growth | None:
     corners.append((x.at(end), corners[-1][1]))
     levels = tuple(Tick(round(100 - y.at(v), 2), tick.label) for v, tick in _valued(y, "x"))
     described = "; ".join(mark.text for mark in marks)
-    times = tuple(Tick(x.at(end * share), console.duration(end * share)) for share in (0.0, 0.5, 1.0))
+    times = tuple(Tick(x.at(end * share), console.duration(end * share) if share else "0") for share in (0.0, 0.5, 1.0))
     return Growth(described, _path(corners), tuple(marks), times, levels)
 
 

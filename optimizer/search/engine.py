@@ -69,7 +69,8 @@ class Engine:
             waiting = [point for point in waiting if point not in batch]
             self._round(batch)
             batch = self._next(waiting)
-        self.ended = "the budget is spent" if batch else "nothing is left to try around the best"
+        spent = batch or self._left() <= 0
+        self.ended = "the budget is spent" if spent else "nothing is left to try around the best"
         self._finals()
         return self._settled()
 
