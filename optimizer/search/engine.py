@@ -23,6 +23,7 @@ from optimizer.search.runner import Runner, Space, Timed
 from optimizer.values import Trial
 
 BATCH = 8  # trials that are timed together
+FIRST = 4  # of them in the first batch: soon something is known, also how long a trial takes
 RESERVE = 0.15  # of the budget, for measuring the best again before one of them is chosen
 FINALISTS = 3  # per target
 ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
@@ -64,7 +65,7 @@ class Engine:
             self.begin()
         self._last = self.clock()
         waiting = self.space.presets()
-        batch = waiting[:BATCH]
+        batch = waiting[:FIRST]
         while batch and (self._left() > self._expected(1) or self._resumed(batch)):
             waiting = [point for point in waiting if point not in batch]
             self._round(batch)

@@ -177,7 +177,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_and_ends_alike(kill_at: str, t
     done = {*first.asked("judge")}
     assert not done & {*second.asked("judge")}, "no metric is run twice"
     if kill_at.startswith(("judge", "final")):
-        assert second.asked("time") == [], "no trial is timed twice"
+        assert not {*first.asked("time")} & {*second.asked("time")}, "no trial is timed twice"
 
 
 def test_a_search_whose_budget_is_spent_is_read_again_with_all_its_trials(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_after_the_first_batch_half_of_each_is_around_what_stands_out(tmp_path: 
     runner = table(**truths)
     found = engine(runner, Grid([GOOD, *presets], {"good@a": around}), tmp_path).run()
     built = runner.asked("build")
-    assert built[:8] == ["good@a", *(p.name for p in presets[:7])]
-    assert built[8:16] == [*(p.name for p in around[:4]), *(p.name for p in presets[7:11])]
-    assert built[16:24] == [*(p.name for p in around[4:]), *(p.name for p in presets[11:])], "moves have run out"
+    assert built[:4] == ["good@a", *(p.name for p in presets[:3])], "the first batch is small"
+    assert built[4:12] == [*(p.name for p in around[:4]), *(p.name for p in presets[3:7])]
+    assert built[12:20] == [*(p.name for p in around[4:]), *(p.name for p in presets[7:13])], "moves have run out"
     assert len(found) == 23
 
 
