@@ -252,10 +252,11 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _row(t: Trial, key: Key) -> Row:
     lost, own = _of(t, key), t.objective
     noise = "" if t.error is None else "identical" if t.error <= 0 else f"{-10 * math.log10(t.error):.1f} dB"
+    at = console.duration(t.elapsed) if t.elapsed else numerals.ABSENT  # of one that was not finished
     return Row(
         t.name, t.name.rpartition("@")[0], t.target, t.outcome, t.reason,
         numerals.full(own) if own else numerals.ABSENT, own.value if own else None,
-        numerals.full(lost) if lost else numerals.ABSENT, noise, console.duration(t.elapsed), recipe(t), t.front,
+        numerals.full(lost) if lost else numerals.ABSENT, noise, at, recipe(t), t.front,
     )  # fmt: skip
 
 
