@@ -15,7 +15,7 @@ from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
-from optimizer.relocation import relocated
+from optimizer.relocation import origin, relocated
 from optimizer.store import Store
 from optimizer.values import Run
 
@@ -76,6 +76,7 @@ def build(
         if measure:
             _foretell(screen, planned, artifacts)
         done = _with_trials(execute.execute(planned, artifacts, screen, measure), searched)
+        done = replace(done, run=replace(done.run, origin=origin(found.base, folder)))
         paths = report.record(folder / "run.json", done.run)
         bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
     if json:
