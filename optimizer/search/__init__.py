@@ -77,9 +77,10 @@ class _Search:
                 f"{len(journal)} trials of an earlier search are taken over, and the {duration(journal.spent)} that it "
                 f"took; remove {journal.path} to search anew"
             )
-        engine = Engine(
-            space.of(asked), self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved)
-        )
+        found = space.of(asked)
+        for name, roles in found.missing.items():
+            self.console.info(f"not tried: {name}, which needs data: {', '.join(f'{{{role}: ...}}' for role in roles)}")
+        engine = Engine(found, self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved))
         engine.begin()
         with self.console.task("search: the baseline"):
             self.runner.prepare()
