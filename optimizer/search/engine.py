@@ -7,6 +7,7 @@ hopeless on the way is rejected and costs nothing more. After every trial the be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ FIRST = 4  # of them in the first batch: soon something is known, also how long 
 RESERVE = 0.15  # of the budget, for measuring the best again before one of them is chosen
 FINALISTS = 3  # per target
 ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
+MENDING = 6  # trials in whose time harmful layers may be looked for
 LONGER = 1.5  # times that a final session takes longer per trial than one that screens
 HOPELESS = 1e6  # the excess of what is noise: more than of anything that was judged
 
@@ -237,7 +239,8 @@ class Engine:
             if self._left() <= 0:
                 return []
             try:
-                found = self.runner.restored(point, self._left() / 4)
+                each = self._expected(1)
+                found = self.runner.restored(point, min(self._left() / 4, MENDING * each if each else math.inf))
             except OptimizerError:
                 found = []  # its layers cannot be told apart here: the other moves remain
             known = [[[[name, dict(options)] for name, options in r.point.steps], r.why] for r in found]
