@@ -62,6 +62,18 @@ class Producer:
         self.done[step.key] = found
         return found
 
+    def rehearse(self, step: Step, out: Path) -> None:
+        """Run a step, whose source is made, into a folder: nothing is stored, checked or told."""
+        source = self.done[step.source].artifact if step.source else None
+
+        def unchecked(folder: Path) -> Check:
+            found = self._look(step, source, folder).check
+            assert found is not None
+            return found
+
+        context = self._context(step, source, {}, lambda text: None, unchecked, lambda done, total: None)
+        step.plugin.run(source, step.options, context, out)
+
     def dataset(self, role: str) -> Dataset:
         """The data set of a role, opened once, fitted to the model's signature."""
         if role not in self._datasets:

@@ -11,6 +11,7 @@ from optimizer.search.points import Point
 from optimizer.values import Trial
 
 PLAIN = 0.03  # an effect on the objective below it is none: two sessions differ by as much
+LITTLE = PLAIN / 2  # where a change without effect stands: behind what is not known, before what harms
 
 Parts = frozenset[str]
 
@@ -18,7 +19,7 @@ Parts = frozenset[str]
 def ordered(
     parent: Point, given: Sequence[Point], trials: Mapping[str, Trial], points: Mapping[str, Point]
 ) -> list[Point]:
-    """The changes of a parent: known to help, unknown or without effect, known to harm, known to change no file."""
+    """The changes of a parent: known to help, unknown, known to do little, known to harm, known to change no file."""
     seen = {parts(points[t.name]): t for t in trials.values() if t.digest}
     return sorted(given, key=lambda point: _place(parts(point) - parts(parent), seen))
 
@@ -41,4 +42,4 @@ def _place(change: Parts, seen: Mapping[Parts, Trial]) -> float:
     timed = [(alone, other) for alone, other in pairs if alone.objective and other.objective]
     effects = [math.log(cost(other).value / cost(alone).value) for alone, other in timed]
     effect = sum(effects) / len(effects) if effects else 0.0
-    return effect if abs(effect) > PLAIN else 0.0
+    return effect if abs(effect) > PLAIN or not effects else LITTLE

@@ -7,6 +7,7 @@ hopeless on the way is rejected and costs nothing more. After every trial the be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,11 @@ from optimizer.search.runner import Runner, Space, Timed
 from optimizer.values import Trial
 
 BATCH = 8  # trials that are timed together
+FIRST = 4  # of them in the first batch: soon something is known, also how long a trial takes
 RESERVE = 0.15  # of the budget, for measuring the best again before one of them is chosen
 FINALISTS = 3  # per target
 ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
+MENDING = 6  # trials in whose time harmful layers may be looked for
 LONGER = 1.5  # times that a final session takes longer per trial than one that screens
 HOPELESS = 1e6  # the excess of what is noise: more than of anything that was judged
 
@@ -64,12 +67,13 @@ class Engine:
             self.begin()
         self._last = self.clock()
         waiting = self.space.presets()
-        batch = waiting[:BATCH]
+        batch = waiting[:FIRST]
         while batch and (self._left() > self._expected(1) or self._resumed(batch)):
             waiting = [point for point in waiting if point not in batch]
             self._round(batch)
             batch = self._next(waiting)
-        self.ended = "the budget is spent" if batch else "nothing is left to try around the best"
+        spent = batch or self._left() <= 0
+        self.ended = "the budget is spent" if spent else "nothing is left to try around the best"
         self._finals()
         return self._settled()
 
@@ -235,7 +239,8 @@ class Engine:
             if self._left() <= 0:
                 return []
             try:
-                found = self.runner.restored(point, self._left() / 4)
+                each = self._expected(1)
+                found = self.runner.restored(point, min(self._left() / 4, MENDING * each if each else math.inf))
             except OptimizerError:
                 found = []  # its layers cannot be told apart here: the other moves remain
             known = [[[[name, dict(options)] for name, options in r.point.steps], r.why] for r in found]

@@ -4,8 +4,8 @@ Layers are chosen by the machinery of `optc explain`: screened alone through swi
 noise taken away per millisecond that they take longer in float, until the gates hold on the select data with the
 interval that the evaluation data will give. The milliseconds come from the runtime's own profiler, all layers quantized
 and all in float; where the objective is size or memory, a layer costs what its weights take more. The candidate's own
-Q/DQ pairs are grafted for this, nothing is quantized again; the point that comes out is then built and measured like
-any other.
+Q/DQ pairs are grafted for this, nothing is quantized again; a step that leaves no such pairs is done again with other
+layers in `keep`, and prices are then counted. The point that comes out is built and measured like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from optimizer.errors import OptimizerError
 from optimizer.explain import prices, search, slow, wrong
 from optimizer.explain.clock import Clock
-from optimizer.explain.keep import selectors
+from optimizer.explain.keep import STEP, selectors
 from optimizer.explain.prices import Prices
 from optimizer.explain.proxy import Proxy
 from optimizer.explain.subject import Part, Subject, one
@@ -27,8 +27,10 @@ from optimizer.explain.task import Task
 from optimizer.explain.variants import Variants
 from optimizer.plan import Plan
 from optimizer.produce import Producer
+from optimizer.protocols import Feeds
 from optimizer.search.asked import Asked
 from optimizer.search.points import Point
+from optimizer.search.rebuilt import RebuiltVariants
 from optimizer.search.runner import Restored
 from optimizer.search.standing import ORDER, Stand
 from optimizer.usercode import attempt
@@ -78,7 +80,7 @@ def _harmful(broken: Broken, place: int, producer: Producer, seconds: float, sta
     subject, clock = _subject(broken, producer), Clock.now(seconds)
     role = "calibrate" if "calibrate" in broken.plan.data else "select"
     samples = list(wrong.given(Part(producer.dataset(role), 0, SAMPLES), subject.signature, TOGETHER))
-    variants = wrong.opened(subject, samples[0], subject.machine.cores)
+    variants = _variants(broken, place, producer, subject, samples[0])
     if not variants.layers:
         return []
     proxy = Proxy(variants, samples)
@@ -106,10 +108,23 @@ def _harmful(broken: Broken, place: int, producer: Producer, seconds: float, sta
     return [Restored(dataclasses.replace(broken.point, steps=steps), why)]
 
 
+def _variants(broken: Broken, place: int, producer: Producer, subject: Subject, feeds: Feeds) -> Variants:
+    """By grafting Q/DQ pairs; in ONNX, where another step than quantize.static made it, by doing that step again."""
+    steps = [broken.plan.step(key) for key in broken.candidate.steps]
+    name = broken.point.steps[place][0]
+    made = next(i for i, step in enumerate(steps) if step.use == name)
+    if name == STEP or broken.artifact.format != "onnx" or any(s.use != broken.point.target for s in steps[made + 1 :]):
+        return wrong.opened(subject, feeds, subject.machine.cores)
+    given = (steps[made], broken.artifact, producer.following(broken.plan))
+    return RebuiltVariants(*given, broken.point.target, subject.options, feeds)
+
+
 def _prices(asked: Asked, subject: Subject, variants: Variants, seconds: float) -> Prices:
     """What layers cost in float by the objective; counted where the profiler cannot say it."""
     if asked.spec.objective in ("size", "memory"):
         return prices.stored(variants.layers)
+    if isinstance(variants, RebuiltVariants):  # its kernels have names that are in no float graph
+        return prices.counted(variants.layers)
     assert subject.data is not None
     feeds = one(subject.data, subject.signature, asked.batch, asked.dims)
     every = frozenset(layer.name for layer in variants.layers)

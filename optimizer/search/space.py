@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from optimizer import registry
-from optimizer.chain import RefusedError, chain
+from optimizer.chain import RefusedError, chain, roles
 from optimizer.errors import OptimizerError
 from optimizer.schema import parse
 from optimizer.search import points
@@ -38,6 +38,7 @@ class Space:
     rewrites: tuple[str, ...]  # of the passes, the lossless ones
     settings: Mapping[str, tuple[Row, ...]]  # target -> options of its own worth trying
     roles: Mapping[str, str]  # data roles of the recipe
+    missing: Mapping[str, tuple[str, ...]]  # pass that would take part -> data roles that the recipe lacks
 
     def presets(self) -> list[Point]:
         """Per target the model as it is, then every conversion, rewrite and setting of the runtime by itself.
@@ -107,11 +108,14 @@ class Space:
 
 def of(asked: Asked) -> Space:
     """The space of a search: passes and settings that fit the recipe, its data, and what is installed."""
-    roles: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
-    rows = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name), roles))}
+    data: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
+    every = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name)))}
+    lacking = {name: _lacking(registry.load("passes", name), found[0], data) for name, found in every.items()}
+    missing = {name: needed for name, needed in lacking.items() if needed}
+    rows = {name: found for name, found in every.items() if name not in missing}
     rewrites = tuple(name for name in rows if registry.load("passes", name).LIMIT is not None)
     settings = {t: _open(registry.load("targets", t), asked.latency.threads) for t in asked.targets}
-    return Space(asked, rows, rewrites, settings, roles)
+    return Space(asked, rows, rewrites, settings, data, missing)
 
 
 def _open(target: Any, threads: int) -> tuple[Row, ...]:
@@ -131,15 +135,20 @@ def _idle(plugin: Any, target: Any) -> bool:
     return hasattr(plugin, "changes") and not plugin.changes(target.SCHEME)
 
 
-def _rows(plugin: Any, roles: Mapping[str, str]) -> tuple[Row, ...]:
+def _rows(plugin: Any) -> tuple[Row, ...]:
     """The options of a pass that are worth trying; none where it takes no part."""
     given = getattr(plugin, "SEARCH", None)
     required = any(info.is_required() for info in plugin.Options.model_fields.values())
-    if given == () or (given is None and required) or not set(plugin.DATA) <= {*roles}:
+    if given == () or (given is None and required):
         return ()
     said = tuple(given or ({},))
     known = {name for row in said for name in row}
     return (*said, *(row for row in alternatives(plugin.Options) if not {*row} & known))
+
+
+def _lacking(plugin: Any, preset: Row, data: Mapping[str, str]) -> tuple[str, ...]:
+    """The data roles that a pass reads with its preset and a recipe does not have."""
+    return tuple(role for role in roles(plugin, plugin.Options.model_validate(preset)) if role not in data)
 
 
 def alternatives(options: type[BaseModel]) -> Iterator[Row]:

@@ -177,7 +177,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_and_ends_alike(kill_at: str, t
     done = {*first.asked("judge")}
     assert not done & {*second.asked("judge")}, "no metric is run twice"
     if kill_at.startswith(("judge", "final")):
-        assert second.asked("time") == [], "no trial is timed twice"
+        assert not {*first.asked("time")} & {*second.asked("time")}, "no trial is timed twice"
 
 
 def test_a_search_whose_budget_is_spent_is_read_again_with_all_its_trials(tmp_path: Path) -> None:
@@ -216,13 +216,14 @@ def test_a_trial_that_ends_every_sitting_is_left_out_in_the_end(tmp_path: Path) 
 
 
 def test_changes_that_helped_elsewhere_come_first_and_those_that_harmed_last(tmp_path: Path) -> None:
-    runner = table(**{"good-x_1": Truth(2.5, 0.1), "good-y_1": Truth(1.0, 0.1), "good-b_1": Truth(2.1, 0.1)})
+    speeds = {"x": 2.5, "y": 1.0, "b": 2.1, "n": 2.0}
+    runner = table(**{f"good-{name}_1": Truth(speed, 0.1) for name, speed in speeds.items()})
     parent = point("good", b=1)
-    searched = engine(runner, Grid([GOOD, point("good", x=1), point("good", y=1), parent]), tmp_path)
+    searched = engine(runner, Grid([GOOD, *(point("good", **{name: 1}) for name in "xyn"), parent]), tmp_path)
     searched.run()
-    around = [point("good", b=1, y=1), point("good", b=1, z=1), point("good", b=1, x=1)]
+    around = [point("good", b=1, **{name: 1}) for name in "ynzx"]
     found = ordered(parent, around, searched.trials, searched.points)
-    assert [p.name for p in found] == ["good-b_1-x_1@a", "good-b_1-z_1@a", "good-b_1-y_1@a"]
+    assert [p.name for p in found] == [f"good-b_1-{name}_1@a" for name in "xzny"], "without effect behind unknown"
 
 
 def test_what_changed_no_file_elsewhere_comes_last(tmp_path: Path) -> None:
@@ -247,9 +248,9 @@ def test_after_the_first_batch_half_of_each_is_around_what_stands_out(tmp_path: 
     runner = table(**truths)
     found = engine(runner, Grid([GOOD, *presets], {"good@a": around}), tmp_path).run()
     built = runner.asked("build")
-    assert built[:8] == ["good@a", *(p.name for p in presets[:7])]
-    assert built[8:16] == [*(p.name for p in around[:4]), *(p.name for p in presets[7:11])]
-    assert built[16:24] == [*(p.name for p in around[4:]), *(p.name for p in presets[11:])], "moves have run out"
+    assert built[:4] == ["good@a", *(p.name for p in presets[:3])], "the first batch is small"
+    assert built[4:12] == [*(p.name for p in around[:4]), *(p.name for p in presets[3:7])]
+    assert built[12:20] == [*(p.name for p in around[4:]), *(p.name for p in presets[7:13])], "moves have run out"
     assert len(found) == 23
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from explain_lab import fragile
+from explain_lab import CULPRIT, fragile
 
 from optimizer import search
 from optimizer.console import Console
@@ -87,6 +87,7 @@ def test_a_ruined_trial_is_seen_by_its_outputs_and_by_the_metric_and_mended_by_l
         "of quantize.static-per_channel_False@onnxruntime, 1 of 3 layers back in float (fc2), which takes 100 % of the "
         "noise away for "
     ), restored.why
+    assert mended.steps == (("quantize.static", {"per_channel": False, "keep": [CULPRIT]}),)
     assert trials.build(mended).error < bad.error / 10
     assert trials.stand(mended, trials.judge(mended)).level in ("sure", "likely")
 
@@ -112,6 +113,21 @@ def test_layers_are_put_back_by_the_milliseconds_that_a_profiler_shows(
     [restored] = trials.restored(RUINED, 30.0)
     assert profiles == [True, False], "all layers in 8 bits, then all in float"
     assert restored.why.endswith("(fc2), which takes 100 % of the noise away for 0.1 of 1 ms")
+
+
+def test_a_step_that_leaves_no_pairs_is_done_again_with_layers_in_float(trials: Trials) -> None:
+    ruined = Point("onnxruntime", (("quantize.dynamic", {"per_channel": False}),))
+    error = trials.build(ruined).error
+    [restored] = trials.restored(ruined, 30.0)
+    [(name, options)] = restored.point.steps
+    assert (name, options["per_channel"]) == ("quantize.dynamic", False)
+    assert CULPRIT in options["keep"]
+    assert len(options["keep"]) < 3, "some stay in 8 bits"
+    assert " of 3 layers back in float (fc2" in restored.why
+    assert restored.why.endswith("% of what is multiplied and stored in 8 bits")
+    mended = trials.build(restored.point)
+    assert mended.error < error / 10
+    assert trials.stand(restored.point, trials.judge(restored.point)).level in ("sure", "likely")
 
 
 def test_all_are_timed_in_one_session_against_the_same_yardstick(trials: Trials) -> None:

@@ -220,7 +220,12 @@ def test_without_calibration_data_nothing_static_is_tried(folder: Path) -> None:
     data = {k: v for k, v in BASE["data"].items() if k != "calibrate"}
     found = search.find(made(folder, data=data))
     assert found is not None
-    assert not any("quantize.static" in p.name for p in space.of(found).presets())
+    whole = space.of(found)
+    names = [p.name for p in whole.presets()]
+    assert not any("quantize.static" in name for name in names)
+    assert "quantize.weights@onnxruntime" in names, "rounding to the nearest looks at no data"
+    assert not any("gptq" in p.name for p in whole.neighbours(Point("onnxruntime", (("quantize.weights", {}),))))
+    assert whole.missing == {"quantize.static": ("calibrate",)}
 
 
 def test_changes_are_one_option_at_a_time_and_legal_for_the_target(folder: Path) -> None:
