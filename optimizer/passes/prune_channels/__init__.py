@@ -1,0 +1,24 @@
+"""prune.channels: whole channels, attention heads and hidden units leave; what is left is a smaller plain module."""
+
+from __future__ import annotations
+
+from optimizer.passes.prune_channels.options import Options
+from optimizer.passes.prune_channels.run import run
+
+__all__ = [
+    "CONSUMES", "DATA", "LIMIT", "PRODUCES", "SCHEMED", "TOOLS", "VERSION", "Options", "data", "run", "stale",
+]  # fmt: skip
+
+VERSION = 1
+CONSUMES = ("torch",)
+PRODUCES = "torch"
+TOOLS = ("torch", "torch-pruning")
+DATA = ("calibrate", "train")
+SCHEMED = False
+LIMIT = None
+SEARCH: tuple[dict[str, object], ...] = ()  # a pruned model has to be trained before its accuracy says anything
+
+
+def data(options: Options) -> tuple[str, ...]:
+    """The data that these options read."""
+    return (options.data,) if options.importance in ("taylor", "hessian") else ()
