@@ -13,6 +13,7 @@ from optimizer import dataset, disk, equivalence, formats, registry, samples, sc
 from optimizer.chain import Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
+from optimizer.formats import torch as torch_format
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset
 from optimizer.store import Store, StoredEntry
@@ -91,6 +92,8 @@ class Producer:
         entry = self.store.get(step.key)
         if entry and hasattr(step.plugin, "stale") and step.plugin.stale(entry.path, step.options):
             return None  # refers to files outside the store that have moved
+        if entry and step.source and step.format == "torch" and torch_format.moved(entry.path):
+            return None  # as what it was made from did, before that was made again
         if entry:
             self.store.touch(entry)
         return entry

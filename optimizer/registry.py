@@ -20,6 +20,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
         "fuse": "optimizer.passes.fuse",
+        "prune.channels": "optimizer.passes.prune_channels",
+        "prune.depth": "optimizer.passes.prune_depth",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",

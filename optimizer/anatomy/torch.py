@@ -34,4 +34,3 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
         sizes=sizes,
         facts={"module": getattr(module, "original_name", type(module).__name__)},
     )
-

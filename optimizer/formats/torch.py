@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Built", "Record", "TorchModel", "as_array", "as_tensor", "digests", "files", "flat_outputs", "load_record",
-    "open_model", "read", "referred", "size", "write",
+    "moved", "open_model", "read", "referred", "size", "write",
 ]  # fmt: skip
 FILE = "module.json"
 
@@ -140,6 +140,15 @@ def open_model(path: Path) -> TorchModel:
         if now.get(name) != digest:
             raise _moved(record, referred(record).get(name, Path(record.origin)), "has changed since it was loaded")
     return TorchModel(modules.build(record), record)
+
+
+def moved(path: Path) -> bool:
+    """Whether the user's files that an artifact refers to are gone or changed: it has to be made again."""
+    record = load_record(path)
+    if not all(file.exists() for file in referred(record).values()):
+        return True
+    now = digests(record)
+    return any(now[name] != digest for name, digest in record.digests.items() if name in now)
 
 
 def _moved(record: Record, file: Path, what: str) -> OptimizerError:

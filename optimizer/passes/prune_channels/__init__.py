@@ -6,7 +6,7 @@ from optimizer.passes.prune_channels.options import Options
 from optimizer.passes.prune_channels.run import run
 
 __all__ = [
-    "CONSUMES", "DATA", "LIMIT", "PRODUCES", "SCHEMED", "TOOLS", "VERSION", "Options", "data", "run", "stale",
+    "CONSUMES", "DATA", "LIMIT", "PRODUCES", "SCHEMED", "SEARCH", "TOOLS", "VERSION", "Options", "data", "run",
 ]  # fmt: skip
 
 VERSION = 1

@@ -1,4 +1,4 @@
-"""Channels that can only leave together, found by Torch-Pruning's dependency graph (Fang et al. 2023, arXiv:2301.12900).
+"""Channels that can only leave together, from Torch-Pruning's dependency graph (Fang et al. 2023, arXiv:2301.12900).
 
 The graph is read, never acted on: what leaves is written down as edits in coordinates of the module as it is.
 """

@@ -42,7 +42,7 @@ class Options(Strict):
         "global", description="rank all channels together, or take the same share of every layer"
     )
     steps: int = Field(1, ge=1, le=20, description="reach the goal in so many steps, ranking anew after each")
-    round_to: int = Field(8, ge=1, description="channels that are left are a multiple of this where a layer has as many")
+    round_to: int = Field(8, ge=1, description="a layer keeps a multiple of so many channels")
     most: float = Field(0.9, gt=0, le=1, description="largest share of one layer's channels that may leave")
     keep: list[str] = Field([], description="modules left whole: paths with * and ?, /regular expressions/, op:Class")
     samples: int = Field(128, ge=1, description="examples that taylor and hessian read")

@@ -74,7 +74,7 @@ def _usable(model: TorchModel, options: Options, ctx: Context) -> tuple[list[Gro
     if not usable:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
         raise OptimizerError(
-            f"prune.channels: {model.record.origin} has no group of channels that can be pruned ({listed or 'no layer'})",
+            f"prune.channels: {model.record.origin} has no channels that can be pruned ({listed or 'no layer'})",
             "prune.depth drops whole blocks, prune.weights needs no structure",
         )
     return usable, refused
@@ -89,9 +89,7 @@ def _tried(model: TorchModel, group: Group, ctx: Context) -> str | None:
 
 
 def _kept(model: TorchModel, options: Options) -> set[str]:
-    nodes = [
-        selectors.Node(name, (type(inner).__name__,)) for name, inner in model.module.named_modules() if name
-    ]
+    nodes = [selectors.Node(name, (type(inner).__name__,)) for name, inner in model.module.named_modules() if name]
     return selectors.select(options.keep, nodes, "prune.channels, keep")
 
 
