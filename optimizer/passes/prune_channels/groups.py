@@ -71,7 +71,7 @@ def find_groups(model: TorchModel, feeds: Feeds) -> Found:
     names = {module: name for name, module in model.module.named_modules()}
     for layer in list(graph.module2node):
         name = names.get(layer, "")
-        if not _is_root(layer) or name in seen:
+        if not is_root(layer) or name in seen:
             continue
         try:
             found = _group(model.module, graph, names, layer)
@@ -99,7 +99,7 @@ def _traced(model: TorchModel, feeds: Feeds) -> tuple[Any, set[str]]:
     hooks = [
         inner.register_forward_hook(lambda _, __, out, name=name: made.update({id(out): name}))
         for name, inner in model.module.named_modules()
-        if _is_root(inner)
+        if is_root(inner)
     ]
     final: set[str] = set()
 
@@ -122,7 +122,8 @@ def _traced(model: TorchModel, feeds: Feeds) -> tuple[Any, set[str]]:
     return graph, final
 
 
-def _is_root(layer: Any) -> bool:
+def is_root(layer: Any) -> bool:
+    """Whether a layer writes channels of its own: a convolution or a linear layer."""
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
@@ -138,11 +139,13 @@ def _group(module: nn.Module, graph: Any, names: Mapping[Any, str], layer: Any) 
     width = int(pruner.get_out_channels(layer))
     found = graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(width)))
     attends = attention.between(item.dep.target for item in found.items)
-    reader = next((i.dep for i in found.items if _side(i) == "in" and _is_root(i.dep.target.module)), None)
+    reader = next((i.dep for i in found.items if _side(i) == "in" and is_root(i.dep.target.module)), None)
     if attends and reader is not None:  # it reads the heads one after the other, whatever the projections do
         width = int(graph.get_in_channels(reader.target.module))
         found = graph.get_pruning_group(reader.target.module, reader.handler, list(range(width)))
     members = tuple(m for item in found.items if (m := _member(graph, names, item)) is not None)
+    if attends:
+        members = tuple(_fused(member, width) for member in members)
     group = Group(names[layer], width, members, ())
     writers = [m.layer for m in members if m.side == "out"]
     heads = attention.heads_of(module, writers, width) if attends and writers else None
@@ -168,6 +171,15 @@ def _member(graph: Any, names: Mapping[Any, str], item: Any) -> Member | None:
     if shape is None:
         raise ValueError(f"{names[target]} ({type(target).__name__}) cannot be cut")
     return _checked(Member(names[target], _side(item), shape, own, root))
+
+
+def _fused(member: Member, width: int) -> Member:
+    """One projection that writes query, key and value one after the other loses the same channels of each."""
+    times = member.shape.width // width
+    if member.side == "in" or times < 2 or member.shape.width % width or set(member.own) != set(range(width)):
+        return member
+    own = tuple(c + part * width for part in range(times) for c in member.own)
+    return replace(member, own=own, root=member.root * times)
 
 
 def _checked(member: Member) -> Member:

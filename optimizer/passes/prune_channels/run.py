@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from optimizer.formats import pruned
 from optimizer.formats.torch import TorchModel
 from optimizer.passes.prune_channels import choice, cutting, scores, trial
 from optimizer.passes.prune_channels.cutting import Removal
-from optimizer.passes.prune_channels.groups import Group, find_groups
+from optimizer.passes.prune_channels.groups import Group, find_groups, is_root
+from optimizer.passes.prune_channels.layers import shape_of
 from optimizer.passes.prune_channels.options import GOALS, Options
 from optimizer.protocols import Context
 from optimizer.values import Artifact
@@ -154,18 +155,17 @@ def _held(model: TorchModel, chosen: Removal, ctx: Context) -> TorchModel:
     return pruned.edited(model, cutting.cuts(model.module, held))
 
 
-def _note(ctx: Context, whole: TorchModel, model: TorchModel, refused: dict[str, str], options: Options) -> None:
-    from optimizer.formats.edits import Cut, find
-
-    before = {edit.tensor: (edit.axis, edit) for edit in model.record.edits if isinstance(edit, Cut)}
-    widths = {
-        name: [find(whole.module, name).shape[0], find(model.module, name).shape[0]]
-        for name, (axis, _) in before.items()
-        if axis == 0 and name.endswith(".weight")
-    }
-    ctx.note("channels", widths)
-    ctx.note("left whole", refused)
+def _note(ctx: Context, whole: TorchModel, model: TorchModel, refused: Mapping[str, str], options: Options) -> None:
+    before, after = _widths(whole), _widths(model)
+    ctx.note("channels", {name: [count, after[name]] for name, count in before.items() if after[name] != count})
+    ctx.note("left whole", dict(refused))
     ctx.note("parameters", {"before": pruned.parameters(whole), "after": pruned.parameters(model)})
     ctx.note("macs", {"before": pruned.macs_of(whole, ctx), "after": pruned.macs_of(model, ctx)})
-    if pruned.parameters(whole) == pruned.parameters(model):
-        ctx.warn(f"nothing left: no layer has {options.round_to} channels to spare; lower round_to")
+    if before == after:
+        ctx.warn(f"nothing has left: no layer has channels to spare beyond a multiple of {options.round_to}: round_to")
+
+
+def _widths(model: TorchModel) -> dict[str, int]:
+    """Layer -> channels that it writes, of every convolution and linear layer."""
+    shapes = ((name, shape_of(inner, "out")) for name, inner in model.module.named_modules() if is_root(inner))
+    return {name: shape.width for name, shape in shapes if shape is not None}
