@@ -19,6 +19,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "load": "optimizer.passes.load",
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
+        "finetune": "optimizer.passes.finetune",
         "fuse": "optimizer.passes.fuse",
         "prune.channels": "optimizer.passes.prune_channels",
         "prune.depth": "optimizer.passes.prune_depth",

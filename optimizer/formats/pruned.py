@@ -26,9 +26,9 @@ SAME = 1e-3
 def opened(source: Artifact, step: str) -> TorchModel:
     """The artifact's module, on the CPU; raises OptimizerError for one that is not made of Python modules."""
     model = torch_format.open_model(source.path)
-    if model.record.file:
+    if model.record.compiled:
         raise OptimizerError(
-            f"{step} changes the layers of a module in Python, {model.record.file} is a compiled program",
+            f"{step} changes the layers of a module in Python, {model.record.file} is {model.record.compiled}",
             "give the code that it was exported from: model.entry: file.py:callable, and model.weights",
         )
     return model
@@ -49,7 +49,10 @@ def edited(model: TorchModel, changes: Sequence[Edit]) -> TorchModel:
 
 
 def write(model: TorchModel, out: Path) -> None:
-    """The artifact of a model whose record says all that was changed."""
+    """The artifact of a model whose record says all that was changed; trained weights are written as they are now."""
+    if model.record.state:
+        torch_format.write_trained(model.record, model.module, out)
+        return
     state = model.module.state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in state)
     torch_format.write(dataclasses.replace(model.record, bytes=size), out)

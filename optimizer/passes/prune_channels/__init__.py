@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from optimizer.formats import torch as torch_format
 from optimizer.passes.prune_channels.options import Options
 from optimizer.passes.prune_channels.run import run
 
 __all__ = [
-    "CONSUMES", "DATA", "LIMIT", "PRODUCES", "SCHEMED", "SEARCH", "TOOLS", "VERSION", "Options", "data", "run",
+    "CONSUMES", "DATA", "EAGER", "LIMIT", "PRODUCES", "SCHEMED", "SEARCH", "TOOLS", "VERSION", "Options", "data", "run",
+    "stale",
 ]  # fmt: skip
 
 VERSION = 1
@@ -15,10 +19,16 @@ PRODUCES = "torch"
 TOOLS = ("torch", "torch-pruning")
 DATA = ("calibrate", "train")
 SCHEMED = False
-LIMIT = None
+LIMIT = None  # it changes numbers on purpose; the gates decide
+EAGER = True
 SEARCH: tuple[dict[str, object], ...] = ()  # a pruned model has to be trained before its accuracy says anything
 
 
 def data(options: Options) -> tuple[str, ...]:
     """The data that these options read."""
     return (options.data,) if options.importance in ("taylor", "hessian") else ()
+
+
+def stale(path: Path, options: Options) -> bool:  # noqa: ARG001  # the protocol's signature
+    """Whether the user's files that the stored module is rebuilt from have moved."""
+    return torch_format.moved(path)
