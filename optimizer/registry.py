@@ -23,6 +23,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fuse": "optimizer.passes.fuse",
         "prune.channels": "optimizer.passes.prune_channels",
         "prune.depth": "optimizer.passes.prune_depth",
+        "prune.weights": "optimizer.passes.prune_weights",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",

@@ -32,6 +32,7 @@ class Record:
     edits: tuple[Edit, ...] = ()  # what passes changed in the module, in order
     digests: dict[str, str] = field(default_factory=dict)
     bytes: int = 0  # parameters and buffers
+    masked: tuple[str, ...] = ()  # parameters whose zeros stay zero in training
     state: str | None = None  # trained weights: a .safetensors file beside module.json, loaded after everything else
     layout: int = LAYOUT
 

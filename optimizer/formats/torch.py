@@ -170,7 +170,7 @@ def open_model(path: Path) -> TorchModel:
 
     Raises OptimizerError when a file is gone or has changed since the artifact was made.
     """
-    from optimizer.formats import modules, weights
+    from optimizer.formats import modules, sparsity, weights
 
     read(path)
     record = load_record(path)
@@ -184,6 +184,7 @@ def open_model(path: Path) -> TorchModel:
     built = modules.build(record)
     if record.state:
         weights.load_into(built.module, path / record.state)
+    sparsity.hold(built.module, record.masked)
     return TorchModel(built, record)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.formats import torch as torch_format
 from optimizer.passes.prune_channels.options import Options
 from optimizer.passes.prune_channels.run import run
+from optimizer.recipe import Use
 
 __all__ = [
-    "CONSUMES", "DATA", "EAGER", "LIMIT", "PRODUCES", "SCHEMED", "SEARCH", "TOOLS", "VERSION", "Options", "data", "run",
-    "stale",
+    "CONSUMES", "DATA", "EAGER", "LIMIT", "PRODUCES", "SCHEMED", "SEARCH", "TOOLS", "VERSION", "Options", "data",
+    "measures", "run", "stale",
 ]  # fmt: skip
 
 VERSION = 1
@@ -26,7 +28,13 @@ SEARCH: tuple[dict[str, object], ...] = ()  # a pruned model has to be trained b
 
 def data(options: Options) -> tuple[str, ...]:
     """The data that these options read."""
-    return (options.data,) if options.importance in ("taylor", "hessian") else ()
+    read = {options.data} if options.importance in ("taylor", "hessian") else set()
+    return tuple(sorted(read | ({"train"} if options.recover else set())))
+
+
+def measures(options: Options) -> Sequence[Use] | None:
+    """The steps between an attempt and its timing, where attempts are timed."""
+    return options.through if options.measured else None
 
 
 def stale(path: Path, options: Options) -> bool:  # noqa: ARG001  # the protocol's signature

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
 from optimizer.formats import pruned
+from optimizer.formats import torch as torch_format
 from optimizer.formats.torch import TorchModel
-from optimizer.passes.prune_channels import choice, cutting, scores, trial
+from optimizer.passes.prune_channels import goals, scores, trial
 from optimizer.passes.prune_channels.cutting import Removal
+from optimizer.passes.prune_channels.goals import Stage
 from optimizer.passes.prune_channels.groups import Group, find_groups, is_root
 from optimizer.passes.prune_channels.layers import shape_of
-from optimizer.passes.prune_channels.options import GOALS, Options
+from optimizer.passes.prune_channels.options import Options
 from optimizer.protocols import Context
+from optimizer.training import recovery
+from optimizer.training.settings import Settings
 from optimizer.values import Artifact
-
-PROBES = 12  # shares tried until the goal is met
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is to be left of a cost of the whole model."""
-
-    name: str  # ratio, macs, parameters
-    left: float  # cost that may be left; for a ratio: share that leaves
-    cost: Callable[[TorchModel], float]
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
@@ -37,26 +30,19 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     layers. A cost that cannot be reached is warned of, and the nearest that can is kept.
     """
     model = whole = pruned.opened(source, "prune.channels")
+    costs = goals.costs_of(whole, ctx)
     refused: dict[str, str] = {}
-    for step in range(1, options.steps + 1):
+    for step in range(options.steps):
         groups, reasons = _usable(model, options, ctx)
         refused |= reasons
-        goal = _goal(whole, options, ctx, step / options.steps)
-        model = _step(model, groups, goal, options, ctx)
+        found = scores.score(model, groups, options, ctx)
+        ranked = [group for group in groups if group.name in found]
+        stage = Stage(model, ranked, found, options, costs, step / options.steps, (step + 1) / options.steps)
+        model = _held(stage, goals.chosen(stage, ctx), ctx)
+        if options.recover and step + 1 < options.steps:
+            model = _recovered(model, whole, options.recover, ctx, step)
     _note(ctx, whole, model, refused, options)
     pruned.write(model, out)
-
-
-def _goal(whole: TorchModel, options: Options, ctx: Context, progress: float) -> Goal:
-    """The goal of a step: the whole way is gone in equal parts."""
-    name = next(name for name in GOALS if getattr(options, name, None) is not None)
-    if name == "ratio":
-        return Goal(name, float(options.ratio or 0) * progress, lambda model: 0.0)
-    cost: Callable[[TorchModel], float] = pruned.parameters
-    if name == "macs":
-        cost = lambda model: pruned.macs_of(model, ctx)  # noqa: E731  # one of two functions, with the samples bound
-    left = 1 - (1 - float(getattr(options, name))) * progress
-    return Goal(name, left * cost(whole), cost)
 
 
 def _usable(model: TorchModel, options: Options, ctx: Context) -> tuple[list[Group], dict[str, str]]:
@@ -100,59 +86,25 @@ def _touches(group: Group, kept: set[str]) -> bool:
     return any(layer == k or layer.startswith(f"{k}.") for layer in layers for k in kept)
 
 
-def _step(model: TorchModel, groups: Sequence[Group], goal: Goal, options: Options, ctx: Context) -> TorchModel:
-    found = scores.score(model, groups, options, ctx)
-    ranked = [group for group in groups if group.name in found]
-
-    def removal(share: float) -> Removal:
-        return choice.choose(ranked, found, share, options, options.round_to)
-
-    if goal.name == "ratio":
-        choice.refuse_whole(ranked, goal.left, options)
-        chosen = removal(goal.left)
-    else:
-        chosen = _reached(model, goal, removal, ctx)
-    return _held(model, chosen, ctx)
-
-
-def _reached(model: TorchModel, goal: Goal, removal: Callable[[float], Removal], ctx: Context) -> Removal:
-    """The smallest removal that meets the goal, by bisection over the share that leaves; the largest if none does."""
-
-    def cost(chosen: Removal) -> float:
-        return goal.cost(pruned.edited(model, cutting.cuts(model.module, chosen)))
-
-    best = removal(1.0)
-    least = cost(best)
-    if least > goal.left:
-        ctx.warn(
-            f"{goal.name} {goal.left:,.0f} cannot be reached: {least:,.0f} are left when all that may leave has left; "
-            "that is kept. Raise most, lower round_to, or drop blocks with prune.depth"
-        )
-        return best
-    low, high = 0.0, 1.0
-    for _ in range(PROBES):
-        middle = (low + high) / 2
-        chosen = removal(middle)
-        if cost(chosen) <= goal.left:
-            best, high = chosen, middle
-        else:
-            low = middle
-    return best
-
-
-def _held(model: TorchModel, chosen: Removal, ctx: Context) -> TorchModel:
+def _held(stage: Stage, chosen: Removal, ctx: Context) -> TorchModel:
     """The model without all chosen channels; a group that only fails together with others is left whole."""
-    reason = trial.fault(model, ctx.samples, chosen) if chosen else None
-    if reason is None:
-        return pruned.edited(model, cutting.cuts(model.module, chosen))
+    if not chosen or trial.fault(stage.model, ctx.samples, chosen) is None:
+        return stage.without(chosen)
     held: dict[Group, Sequence[int]] = {}
     for group, channels in chosen.items():
-        reason = trial.fault(model, ctx.samples, {**held, group: channels})
+        reason = trial.fault(stage.model, ctx.samples, {**held, group: channels})
         if reason is None:
             held[group] = tuple(channels)
         else:
             ctx.warn(f"{group.name} is left whole: {reason}")
-    return pruned.edited(model, cutting.cuts(model.module, held))
+    return stage.without(held)
+
+
+def _recovered(model: TorchModel, whole: TorchModel, settings: Settings, ctx: Context, step: int) -> TorchModel:
+    """The model after training on the outputs of the whole one."""
+    history = recovery.recover(model, whole, settings, ctx, f"recovery{step}")
+    ctx.note(f"recovery.{step + 1}", history.document())
+    return TorchModel(model.built, dataclasses.replace(model.record, state=torch_format.TRAINED))
 
 
 def _note(ctx: Context, whole: TorchModel, model: TorchModel, refused: Mapping[str, str], options: Options) -> None:

@@ -41,6 +41,10 @@ class Held:
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
 
+    def at(self, places: np.ndarray) -> Batch:
+        labels = None if self.labels is None else self.labels[places]
+        return Batch({k: v[places] for k, v in self.feeds.items()}, labels, places)
+
     def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
         count = min(len(self), limit or len(self))
         for start in range(0, count, size):
@@ -72,8 +76,9 @@ class Bench:
 
     def context(self, source: Artifact, data: Mapping[str, Any] | None = None) -> Context:
         return Context(
-            data=data or {}, samples=feeds_of(source), note=self.notes.__setitem__, warn=self.warnings.append
-        )
+            data=data or {}, samples=feeds_of(source), note=self.notes.__setitem__, warn=self.warnings.append,
+            work=self.root / "work",
+        )  # fmt: skip
 
     def folder(self) -> Path:
         path = self.root / f"step{len(list(self.root.glob('step*')))}"
