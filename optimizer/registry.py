@@ -20,6 +20,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
         "finetune": "optimizer.passes.finetune",
+        "distill": "optimizer.passes.distill",
         "fuse": "optimizer.passes.fuse",
         "prune.channels": "optimizer.passes.prune_channels",
         "prune.depth": "optimizer.passes.prune_depth",
