@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -38,6 +38,16 @@ class Step:
     key: str
     label: str  # "int8@openvino: quantize.static", the first place that wants it
     others: Mapping[str, Other] = field(default_factory=dict)  # further artifacts that it reads, by the user's name
+    onward: Onward | None = None  # how an attempt of a step that measures becomes something that its target runs
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The way of an attempt, whose key is not known yet, to the target that it is measured on."""
+
+    target: str
+    options: BaseModel  # of the target
+    steps: Callable[[str], list[Step]]  # key of an attempt -> the steps that follow it
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,24 @@ class _Chain:
             raise RefusedError(self._too_late(use.name, plugin.CONSUMES))
         named = plugin.artifacts(options) if hasattr(plugin, "artifacts") else ()
         others = {name: self._other(name, where) for name in named}
-        self._append(use.name, plugin, options, plugin.PRODUCES or self.format, others)
+        through = plugin.measures(options) if hasattr(plugin, "measures") else None
+        onward = None if through is None else self._onward(through, plugin.PRODUCES or self.format)
+        self._append(use.name, plugin, options, plugin.PRODUCES or self.format, others, onward)
+
+    def _onward(self, through: Sequence[Use], produced: str) -> Onward:
+        """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
+
+        def steps(key: str) -> list[Step]:
+            found = _Chain(self.recipe, self.digests, self.label, self.targets, self.trail)
+            found.lowered = self.lowered
+            found.steps = [replace(self.steps[-1], key=key, format=produced)]
+            for use in through:
+                found.add(use)
+            found.finish()
+            return found.steps[1:]
+
+        steps("")
+        return Onward(self.target_name, self.target_options, steps)
 
     def _refuse_compiled(self, name: str) -> None:
         """A step that changes the module itself needs its Python code."""
@@ -225,7 +252,13 @@ class _Chain:
         self.lowered = True
 
     def _append(
-        self, use: str, plugin: Any, options: BaseModel, produces: str, others: Mapping[str, Other] | None = None
+        self,
+        use: str,
+        plugin: Any,
+        options: BaseModel,
+        produces: str,
+        others: Mapping[str, Other] | None = None,
+        onward: Onward | None = None,
     ) -> None:
         scheme = self.target.SCHEME if plugin.SCHEMED else None
         tools = _tools(use, plugin, options, scheme)
@@ -241,9 +274,23 @@ class _Chain:
         ingredients = self._ingredients(use, plugin, options, source, scheme, tools)
         if others:
             ingredients["artifacts"] = {name: _ingredient(other) for name, other in others.items()}
+        if onward:
+            ingredients["measured"] = self._measured(onward)
         key = fingerprint.of_value(ingredients)
         label = f"{self.label}: {use}"
-        self.steps.append(Step(use, plugin, options, source, produces, scheme, ingredients, key, label, others or {}))
+        self.steps.append(
+            Step(use, plugin, options, source, produces, scheme, ingredients, key, label, others or {}, onward)
+        )
+
+    def _measured(self, onward: Onward) -> dict[str, Any]:
+        """What times depend on beside the artifact: machine, runtime, the setting, and the way there."""
+        latency = self.recipe.measure.latency
+        return {
+            "machine": machines.here().digest,
+            "target": [onward.target, self.target.VERSION, schema.ingredients(onward.options)],
+            "at": [min(latency.batch), latency.threads, latency.dims] if latency else None,
+            "through": [[step.use, step.key] for step in onward.steps("")],
+        }
 
     def _ingredients(
         self,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
     "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
-    "jiwer",
+    "jiwer", "torch_pruning",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "select", "train")
 
