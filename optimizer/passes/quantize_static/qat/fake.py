@@ -1,0 +1,247 @@
+"""The quantized graph as it is trained: the writer's own Q/DQ pairs, each a fake quantizer with a learnt step size.
+
+The graph is what `writer` writes for the target, except that weights and biases stay float: weights behind pairs, so that
+they can be learnt; biases as they are, since their 32 bits round off nothing that 8 bits would show. So the placement
+is the deployed one by construction, and no second description of it can fall out of step.
+
+Step sizes are learnt as in LSQ (Esser et al., ICLR 2020, arXiv 1902.08153, sections 2.1 and 2.2: the gradient of
+equation 3, scaled by 1 / sqrt(N Q)), zero points as in LSQ+ (Bhalgat et al., CVPR Workshops 2020, arXiv 2004.09576,
+section 3.1), where the scheme has them and zero is not an end of the range. What is stored is the logarithm of a step size, so that
+one learning rate moves small and large steps alike (Jain et al., MLSys 2020, arXiv 1903.08066, appendix B), and the zero point
+as a share of the range.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.formats import onnx_torch
+from optimizer.passes.quantize_static import grid, writer
+from optimizer.passes.quantize_static.grid import Grid
+from optimizer.passes.quantize_static.onnx import Ready
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+SPAN = 256  # steps of 8 bits: a power of two, so that a zero point is its share of the range exactly
+STORED = {"uint8": (0, 255), "int8": (-128, 127)}  # where QuantizeLinear saturates
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A QuantizeLinear and the DequantizeLinear behind it."""
+
+    scale: str  # initializers
+    zero: str
+    kind: str  # of the stored values
+    low: int
+    high: int
+    axis: int | None  # of a scale per channel
+    layer: str | None  # whose weight it quantizes
+    tensor: str  # else: whose grid it is
+    constant: str | None  # the initializer that it quantizes
+    moves: bool  # the zero point is learnt
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A graph to train, with step sizes and zero points among its initializers in the form in which they are learnt."""
+
+    model: onnx.ModelProto
+    pairs: Mapping[str, Pair]  # by the name of the QuantizeLinear node
+
+    def module(self, outputs: bool = False) -> torch.nn.Module:
+        """The graph as a module; `outputs`: with every quantized activation among its outputs."""
+        model = self.model
+        if outputs:
+            model = copy.deepcopy(model)
+            model.graph.output.extend(_value(name) for name in self.stored())
+        return onnx_torch.convert(model, self._trainable(), self._functions(), "qat")
+
+    def stored(self) -> list[str]:
+        """The tensors that hold quantized activations; in the module they hold the real values that these stand for."""
+        return [
+            node.output[0] for node in self.model.graph.node if (p := self.pairs.get(node.name)) and p.constant is None
+        ]
+
+    def factor(self, parameter: str, module: torch.nn.Module, sgd: bool) -> float:
+        """The factor on the learning rate of a parameter of the module.
+
+        AdamW moves a logarithm by the learning rate, whatever its gradient. Plain gradients want 1 / scale^2: then the
+        step size itself moves as LSQ has it.
+        """
+        name = module.names[int(parameter.rpartition(".")[2])]  # type: ignore[index]  # a list of names
+        scales = {pair.scale for pair in self.pairs.values()}
+        if not sgd or name not in scales:
+            return 1.0
+        logs = next(t for t in self.model.graph.initializer if t.name == name)
+        return float(np.exp(-2 * _array(logs)).mean())
+
+    def _trainable(self) -> set[str]:
+        learnt = {pair.scale for pair in self.pairs.values()}
+        learnt |= {pair.zero for pair in self.pairs.values() if pair.moves}
+        weights = onnx_torch.weights(self.model)
+        return learnt | set(weights) | {pair.constant for pair in self.pairs.values() if pair.layer and pair.constant}
+
+    def _functions(self) -> onnx_torch.Functions:
+        return {"QuantizeLinear": self._quantize, "DequantizeLinear": lambda op, x, *_: x}  # noqa: ARG005  # a function of the table
+
+    def _quantize(
+        self, op: onnx_torch.Operation, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor
+    ) -> torch.Tensor:  # fmt: skip
+        pair = self.pairs[op.name]
+        return _function().apply(x, log, share, pair)  # type: ignore[no-any-return]  # torch does not type it
+
+    def learnt(self, values: Mapping[str, np.ndarray]) -> writer.Learnt:
+        """The grids out of what the module holds now."""
+        tensors: dict[str, Grid] = {}
+        weights: dict[str, Grid] = {}
+        fixed = {t.name: t for t in self.model.graph.initializer}
+        for pair in self.pairs.values():
+            share = values[pair.zero] if pair.zero in values else _array(fixed[pair.zero])
+            zero = np.clip(np.rint(share * SPAN), pair.low, pair.high)
+            found = Grid(np.exp(values[pair.scale]).astype(np.float32), np.asarray(zero).astype(pair.kind))
+            if pair.layer:
+                weights[pair.layer] = found
+            else:
+                tensors[pair.tensor] = found
+        return writer.Learnt(tensors, weights)
+
+    def put(self, model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> int:
+        """Give the float model the weights that were learnt, cut off at the ends of their grids; how many there were."""
+        import onnx
+
+        grids = self.learnt(values).weights
+        alone = {p.constant: p for p in self.pairs.values() if p.layer and self._reads(p.constant) == 1}
+        count = 0
+        for tensor in model.graph.initializer:
+            if tensor.name not in values:
+                continue
+            found, pair = values[tensor.name], alone.get(tensor.name)
+            if pair and pair.layer:
+                scale = grids[pair.layer].scale.reshape(_across(pair.axis, found.ndim))
+                found = np.clip(found, pair.low * scale, pair.high * scale)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(found.astype(np.float32), tensor.name))
+            count += 1
+        return count
+
+    def _reads(self, name: str | None) -> int:
+        return sum(list(node.input).count(name) for node in self.model.graph.node)
+
+
+def build(ready: Ready) -> Fake:
+    """The training graph of a float model that is ready to be quantized; Gemm's factors of that model become weights."""
+    scheme = dataclasses.replace(ready.scheme, qdq_on_weights=True, quantize_bias=False)
+    writer.plain(ready.model, ready.place(scheme))
+    model = copy.deepcopy(ready.model)
+    ready.insert(model, scheme)
+    pairs = _pairs(model, ready)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in {pair.scale for pair in pairs.values()}:
+        _replace(tensors[name], np.log(_array(tensors[name])))
+    for name in {pair.zero for pair in pairs.values()}:
+        _replace(tensors[name], _array(tensors[name]).astype(np.float32) / SPAN)
+    return Fake(model, pairs)
+
+
+def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {name: node for node in model.graph.node for name in node.input}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        data, scale, zero = node.input
+        constant = data if data in tensors else None
+        root, kind = scale.removesuffix("_scale"), _array(tensors[zero]).dtype.name
+        layer = _layer(readers[readers[node.output[0]].output[0]], readers[node.output[0]].output[0], constant)
+        top = grid.top(ready.options.reduce_range if layer else False)
+        low, high = (-top, top) if constant and kind == "int8" else STORED[kind]
+        axis = next((a.i for a in node.attribute if a.name == "axis"), None) if len(tensors[scale].dims) else None
+        start = _array(tensors[zero]).reshape(-1)[0]
+        moves = not (constant or ready.scheme.activation_symmetric) and bool(low < start < high)
+        found[node.name] = Pair(scale, zero, kind, low, high, axis, layer, constant or root, constant, moves)
+    return found
+
+
+def _layer(node: onnx.NodeProto, name: str, constant: str | None) -> str | None:
+    """The layer whose weight the dequantized tensor `name` is."""
+    from optimizer.passes.quantize_static import placement
+
+    weight = constant is not None and node.op_type in placement.WEIGHTED and node.input[1] == name
+    return str(node.name) if weight else None
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    import onnx
+
+    found: np.ndarray = onnx.numpy_helper.to_array(tensor)
+    return found
+
+
+def _replace(tensor: onnx.TensorProto, array: np.ndarray) -> None:
+    import onnx
+
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array, np.float32), tensor.name))
+
+
+def _value(name: str) -> Any:
+    import onnx
+
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+
+
+def _across(axis: int | None, rank: int) -> list[int]:
+    """The shape in which one number per channel lies along its axis."""
+    return [] if axis is None else [-1 if i == axis else 1 for i in range(rank)]
+
+
+@functools.cache
+def _function() -> Any:
+    """The fake quantizer with its gradients, as an autograd function."""
+    import torch
+
+    class FakeQuantize(torch.autograd.Function):
+        """Round half to even and saturate, as QuantizeLinear does, and back to real values."""
+
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor, pair: Pair) -> torch.Tensor:
+            shape = _across(pair.axis, x.ndim)
+            scale, zero = log.exp().reshape(shape), (share * SPAN).round().clamp(pair.low, pair.high).reshape(shape)
+            ctx.pair = pair
+            ctx.save_for_backward(x, scale, zero)
+            stored = (x / scale).round_().add_(zero).clamp_(pair.low, pair.high)
+            return stored.sub_(zero).mul_(scale)
+
+        @staticmethod
+        def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]  # torch types it loosely
+            x, scale, zero = ctx.saved_tensors
+            pair = ctx.pair
+            scaled = x / scale
+            free = scaled.round().add_(zero)
+            stored = free.clamp(pair.low, pair.high)
+            inside = free == stored
+            through = slope * inside
+            moved = stored.sub_(zero).sub_(scaled * inside)  # d(result) / d(scale): equation 3 of LSQ
+            share = (x.numel() / scale.numel() / (1 if pair.constant else x.shape[0])) * pair.high
+            of_log = _summed(slope * moved, scale) * scale / share**0.5
+            of_zero = None
+            if pair.moves:
+                of_zero = -(slope - through).sum() * scale * SPAN / share**0.5
+                of_zero = of_zero.reshape(())
+            return through, of_log.reshape(-1) if pair.axis is not None else of_log.reshape(()), of_zero, None
+
+    return FakeQuantize
+
+
+def _summed(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The sum of all values that share a scale, in the shape of the scale."""
+    return values.sum_to_size(scale.shape) if scale.ndim else values.sum()
