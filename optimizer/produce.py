@@ -6,15 +6,16 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
-from optimizer.chain import Step, roles
+from optimizer.chain import Other, Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
-from optimizer.protocols import Context, Dataset
+from optimizer.protocols import Context, Dataset, Session
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -165,6 +166,9 @@ class Producer:
         latency = self.plan.recipe.measure.latency
         return Context(
             data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
+            artifacts={name: self.done[other.key].artifact for name, other in step.others.items()},
+            open=lambda name: self._opened(step.others[name]),
+            work=self.store.work(step.key),
             scheme=step.scheme,
             seed=self.plan.recipe.seed,
             threads=latency.threads if latency else 1,
@@ -175,6 +179,10 @@ class Producer:
             check=check if source else None,
             progress=advance,
         )
+
+    def _opened(self, other: Other) -> AbstractContextManager[Session]:
+        found: AbstractContextManager[Session] = other.target.open(self.done[other.key].artifact, other.options)
+        return found
 
     def _look(self, step: Step, source: Artifact | None, folder: Path) -> Looked:
         """Read a folder back and run it against the step's source; files equal to the source's need neither."""
@@ -205,7 +213,7 @@ class Producer:
                 key=step.key,
                 use=step.use,
                 options=_portable(step.options.model_dump()),
-                sources=(step.source,) if step.source else (),
+                sources=(*([step.source] if step.source else []), *(other.key for other in step.others.values())),
                 ingredients=step.ingredients,
                 format=step.format,
                 cached=cached,

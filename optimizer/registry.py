@@ -19,6 +19,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "load": "optimizer.passes.load",
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
+        "finetune": "optimizer.passes.finetune",
         "fuse": "optimizer.passes.fuse",
         "quantize.static": "optimizer.passes.quantize_static",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",

@@ -35,7 +35,7 @@ HEAVY = (
     "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
     "jiwer",
 )  # fmt: skip
-ROLES = ("calibrate", "evaluate", "train")
+ROLES = ("calibrate", "evaluate", "select", "train")
 
 
 def check_pass(module: ModuleType) -> None:

@@ -21,6 +21,7 @@ FLOORS: list[tuple[str, str]] = [
     ("1b", "specs relocation"),
     ("2a", "protocols recipe registry store selectors scores usercode transforms"),
     ("2b", "formats"),
+    ("2c", "training"),
     ("3", "passes targets sources metrics layouts shorthand"),
     ("4", "equivalence gates samples dataset chain measure"),
     ("5a", "plan worker report bundle listing anatomy sketch testing"),

@@ -30,12 +30,20 @@ class Record:
     seed: int = 0  # of weights that the entry's callable draws
     digests: dict[str, str] = field(default_factory=dict)
     bytes: int = 0  # parameters and buffers
+    state: str | None = None  # trained weights: a .safetensors file beside module.json, loaded after everything else
     layout: int = LAYOUT
 
     @property
     def origin(self) -> str:
         """The model in the user's words, for messages."""
         return str(self.entry or self.file or self.hf)
+
+    @property
+    def compiled(self) -> str | None:
+        """What kind of compiled program the module is, whose weights cannot be trained or cut; None for Python code."""
+        if self.file is None:
+            return None
+        return "a TorchScript archive" if self.scripted else "a program of torch.export"
 
     @property
     def scripted(self) -> bool:
