@@ -22,6 +22,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "finetune": "optimizer.passes.finetune",
         "fuse": "optimizer.passes.fuse",
         "quantize.static": "optimizer.passes.quantize_static",
+        "qat": "optimizer.passes.quantize_static.qat",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",
         "half": "optimizer.passes.half",

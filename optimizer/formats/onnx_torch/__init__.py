@@ -6,7 +6,7 @@ back into its initializers and no second export stands between. An operator with
 
 from __future__ import annotations
 
-from optimizer.formats.onnx_torch.module import Functions, convert, feeds_of, unknown_kinds, values_of
+from optimizer.formats.onnx_torch.module import Functions, convert, feeds_of, unknown_kinds, values_of, weights
 from optimizer.formats.onnx_torch.operation import Operation
 
-__all__ = ["Functions", "Operation", "convert", "feeds_of", "unknown_kinds", "values_of"]
+__all__ = ["Functions", "Operation", "convert", "feeds_of", "unknown_kinds", "values_of", "weights"]

@@ -6,64 +6,85 @@ nothing is calibrated again. See `fake.py` beside this file.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimizer.errors import OptimizerError
-from optimizer.passes.quantize_static.qat.options import Options
-from optimizer.protocols import Context
+from optimizer.passes.quantize_static.qat.options import NEAR, Options
+from optimizer.protocols import Context, Feeds
 from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from optimizer.passes.quantize_static.qat.fake import Fake
+    from optimizer.passes.quantize_static.qat.objective import Teacher
+
 VERSION = 1
 CONSUMES = ("onnx",)
 PRODUCES = "onnx"
 TOOLS = ("onnx", "onnxruntime", "torch")
-DATA = ("calibrate", "train")
+DATA = ("calibrate", "train", "select")
 SCHEMED = True
-LIMIT = None
-SEARCH: tuple[dict[str, object], ...] = ()  # hours of training are asked for by name
+LIMIT = None  # it changes numbers on purpose; the gates decide
+SEARCH: tuple[dict[str, object], ...] = ()  # a search tries what takes seconds
 
-TOLERANCE = 1e-4  # of the largest output: float32 on another library, sums in another order
-LOOKED = 8  # calibration samples on which the module and the runtime are compared
+TOLERANCE = 1e-4  # of the largest output: float32 in another library, sums in another order
+LOOKED = 8  # calibration samples on which module and runtime are compared
 
 
-def refuse(options: Options, scheme: QuantScheme) -> str | None:
+def data(options: Options) -> tuple[str, ...]:
+    """`select` is read where the best state is chosen on it."""
+    return DATA if options.validation == "select" else DATA[:2]
+
+
+def artifacts(options: Options) -> tuple[str, ...]:
+    """The teacher, where it is not the model itself."""
+    return () if options.teacher in NEAR else (options.teacher,)
+
+
+def refuse(options: Options, scheme: QuantScheme) -> str | None:  # noqa: ARG001  # the protocol's signature
     """Why this step cannot be done for a target, or None."""
-    del options
     if scheme.format not in CONSUMES or not scheme.ops:
-        return f"qat writes Q/DQ pairs into ONNX, and {scheme.target} does not say which of them it takes up"
+        return f"qat writes Q/DQ pairs into ONNX, and {scheme.target} does not say where it takes them up"
     return None
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
-    """Write the quantized model with what training has found."""
-    from optimizer.formats import onnx_torch
+    """Write the quantized model with what training has found.
+
+    Raises OptimizerError for a model that cannot be differentiated or has nothing to quantize, for missing data, and
+    for a loss that becomes NaN or diverges.
+    """
+    from optimizer.formats import onnx_ready, onnx_torch
     from optimizer.passes.quantize_static import onnx as static
     from optimizer.passes.quantize_static.qat import agreement, fake
 
-    _check(source, ctx)
+    _check(source, options, ctx)
+    original = onnx_torch.convert(onnx_ready.prepared(source), (), who="qat")
+    _look(original, source, ctx)
     ready = static.prepare(source, options.quantize, ctx, ctx.wanted("qat"))
     made = fake.build(ready)
     module = made.module()
-    _train(module, made, source, options, ctx)
+    with _teacher(original, source, options, ctx) as teacher:
+        _train(module, made, teacher, source, options, ctx)
     values = onnx_torch.values_of(module)
-    ctx.note("learnt", {"weights": made.put(ready.model, values), "steps": len({p.scale for p in made.pairs.values()})})
-    ready.insert(ready.model, learnt=made.learnt(values))
-    found = agreement.measure(ready.model, made, module, _samples(source, ctx))
-    ctx.note("agreement", found)
+    learnt = made.learnt(values)
+    ctx.note("learnt", {"weights": made.put(ready.model, values), "grids": len(learnt.tensors) + len(learnt.weights)})
+    ready.insert(ready.model, learnt=learnt)
+    ctx.note("agreement", agreement.measure(ready.model, made, module, _samples(source, ctx)))
     static.conclude(ready, ready.model, ctx, out)
 
 
-def _check(source: Artifact, ctx: Context) -> None:
+def _check(source: Artifact, options: Options, ctx: Context) -> None:
     """Raise OptimizerError for data and models that cannot be trained."""
-    missing = [role for role in DATA if role not in ctx.data]
+    missing = [role for role in data(options) if role not in ctx.data]
     if missing:
         raise OptimizerError(
-            f"qat needs data to calibrate with and to train on; '{missing[0]}' is missing",
+            f"qat needs data for {' and '.join(data(options))}; '{missing[0]}' is missing",
             f"add data: {{{missing[0]}: <card/split or file>}}; random data is never used instead",
         )
     if source.signature.batch_symbol() is None:
@@ -74,12 +95,72 @@ def _check(source: Artifact, ctx: Context) -> None:
         )
 
 
-def _samples(source: Artifact, ctx: Context) -> Any:
+def _samples(source: Artifact, ctx: Context) -> Iterator[Feeds]:
     from optimizer.formats.calibration import Calibration
 
     return Calibration(ctx.data["calibrate"], source.signature, LOOKED).feeds(together=True)
 
 
-def _train(module: nn.Module, made: Any, source: Artifact, options: Options, ctx: Context) -> None:
+def _look(module: nn.Module, source: Artifact, ctx: Context) -> None:
+    """Raise OptimizerError when the module does not compute what the runtime does: it would learn something else."""
+    import numpy as np
+    import torch
+
+    from optimizer.formats import onnx as onnx_format
+    from optimizer.formats import onnx_torch, taps
+
+    session = onnx_format.inference_session(source.path, ctx.threads)
+    names = [spec.name for spec in source.signature.outputs]
+    for feeds in _samples(source, ctx):
+        with torch.no_grad():
+            found = module(onnx_torch.feeds_of(feeds))
+        for name, wanted in zip(names, taps.run(session, names, feeds), strict=True):
+            error = np.abs(found[name].numpy() - wanted).max(initial=0) / max(np.abs(wanted).max(initial=0), 1e-12)
+            if not error <= TOLERANCE:
+                raise OptimizerError(
+                    f"qat: in PyTorch the graph gives another '{name}' than in ONNX Runtime, off by {error:.3g} of its "
+                    f"largest value; the tolerance is {TOLERANCE:g}",
+                    "an operator is used in a form that is not covered; train the model before it is exported",
+                )
+
+
+@contextlib.contextmanager
+def _teacher(original: nn.Module, source: Artifact, options: Options, ctx: Context) -> Iterator[Teacher | None]:
+    """Whose outputs are learnt, opened."""
+    from optimizer.passes.quantize_static.qat import objective
+
+    if options.teacher == "none":
+        yield None
+    elif options.teacher == "source":
+        yield objective.beside(original)
+    else:
+        if ctx.open is None:
+            raise AssertionError(f"BUG: qat was run without its teacher '{options.teacher}'")
+        with ctx.open(options.teacher) as session:
+            yield objective.opened(session, options.teacher, source.signature)
+
+
+def _train(
+    module: nn.Module, made: Fake, teacher: Teacher | None, source: Artifact, options: Options, ctx: Context
+) -> None:  # fmt: skip
     """Train the module in place; its curves go into the record."""
-    raise NotImplementedError
+    from optimizer.passes.quantize_static.qat import objective
+    from optimizer.training import loop, student
+    from optimizer.training.values import Validation
+
+    train, held = student.examples(ctx, options)
+    words, loss = objective.objective(teacher, options, train, source.signature)
+    ctx.note("loss", words)
+    history = loop.train(
+        module,
+        loss,
+        train,
+        options,
+        seed=ctx.seed,
+        work=ctx.work,
+        validation=Validation(held),
+        rates=lambda name: made.rate(name, module, options.optimizer),
+        progress=ctx.progress,
+        warn=ctx.warn,
+    )
+    ctx.note("training", history.document())

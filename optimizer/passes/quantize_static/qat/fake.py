@@ -72,17 +72,16 @@ class Fake:
             node.output[0] for node in self.model.graph.node if (p := self.pairs.get(node.name)) and p.constant is None
         ]
 
-    def factor(self, parameter: str, module: torch.nn.Module, sgd: bool) -> float:
+    def rate(self, parameter: str, module: Any, optimizer: str) -> float:
         """The factor on the learning rate of a parameter of the module.
 
         AdamW moves a logarithm by the learning rate, whatever its gradient. Plain gradients want 1 / scale^2: then the
         step size itself moves as LSQ has it.
         """
-        name = module.names[int(parameter.rpartition(".")[2])]  # type: ignore[index]  # a list of names
-        scales = {pair.scale for pair in self.pairs.values()}
-        if not sgd or name not in scales:
+        name = module.names[int(parameter.rpartition(".")[2])]
+        if optimizer == "adamw" or name not in {pair.scale for pair in self.pairs.values()}:
             return 1.0
-        logs = next(t for t in self.model.graph.initializer if t.name == name)
+        logs = next(tensor for tensor in self.model.graph.initializer if tensor.name == name)
         return float(np.exp(-2 * _array(logs)).mean())
 
     def _trainable(self) -> set[str]:

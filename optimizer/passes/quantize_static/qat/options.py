@@ -9,16 +9,20 @@ from pydantic import Field, model_validator
 from optimizer.passes.quantize_static.options import Options as Static
 from optimizer.training.settings import Settings
 
+NEAR = ("source", "none")  # teachers that are no artifact of their own
+
 
 class Options(Settings):
     """How the quantized model is trained, where training starts, and what it learns from."""
 
     quantize: Static = Field(Static(), description="options of quantize.static, whose result training starts from")
-    teacher: Literal["original", "none"] = Field(
-        "original", description="original: the float model's outputs are learnt, which needs no labels; none: labels only"
+    teacher: str = Field(
+        "source",
+        description="whose outputs are learnt: source, the float model that is quantized; original, the model before any "
+        "step; VARIANT or VARIANT@TARGET; none: labels only",
     )
     loss: Literal["auto", "kl", "mse"] = Field(
-        "auto", description="distance from the teacher; auto: kl where the data has classes for labels, else mse"
+        "auto", description="distance from the teacher; auto: kl where the labels are classes, else mse"
     )
     temperature: float = Field(1.0, gt=0, description="of kl: higher values weigh the smaller scores more")
     labels: float | None = Field(
