@@ -1,8 +1,8 @@
 """The quantized graph as it is trained: the writer's own Q/DQ pairs, each a fake quantizer with a learnt step size.
 
-The graph is what `writer` writes for the target, except that weights and biases stay float: weights behind pairs, so that
-they can be learnt; biases as they are, since their 32 bits round off nothing that 8 bits would show. So the placement
-is the deployed one by construction, and no second description of it can fall out of step.
+The graph is what `writer` writes for the target, except that weights and biases stay float, so that they can be learnt:
+weights behind pairs, biases rounded to the grid that they will have. So the placement is the deployed one by construction,
+and no second description of it can fall out of step.
 
 Step sizes are learnt as in LSQ (Esser et al., ICLR 2020, arXiv 1902.08153, sections 2.1 and 2.2: the gradient of
 equation 3, scaled by 1 / sqrt(N Q)), zero points as in LSQ+ (Bhalgat et al., CVPR Workshops 2020, arXiv 2004.09576,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 SPAN = 256  # steps of 8 bits: a power of two, so that a zero point is its share of the range exactly
+BIAS = "RoundBias"  # an operator of this graph alone: bias, logarithms of the activation's and the weight's scale
 STORED = {"uint8": (0, 255), "int8": (-128, 127)}  # where QuantizeLinear saturates
 
 
@@ -57,6 +58,7 @@ class Fake:
 
     model: onnx.ModelProto
     pairs: Mapping[str, Pair]  # by the name of the QuantizeLinear node
+    weights: frozenset[str]  # initializers that are learnt besides, as in the float model
 
     def module(self, outputs: bool = False) -> torch.nn.Module:
         """The graph as a module; `outputs`: with every quantized activation among its outputs."""
@@ -84,14 +86,12 @@ class Fake:
         logs = next(tensor for tensor in self.model.graph.initializer if tensor.name == name)
         return float(np.exp(-2 * _array(logs)).mean())
 
-    def _trainable(self) -> set[str]:
+    def _trainable(self) -> frozenset[str]:
         learnt = {pair.scale for pair in self.pairs.values()}
-        learnt |= {pair.zero for pair in self.pairs.values() if pair.moves}
-        weights = onnx_torch.weights(self.model)
-        return learnt | set(weights) | {pair.constant for pair in self.pairs.values() if pair.layer and pair.constant}
+        return self.weights | learnt | {pair.zero for pair in self.pairs.values() if pair.moves}
 
     def _functions(self) -> onnx_torch.Functions:
-        return {"QuantizeLinear": self._quantize, "DequantizeLinear": lambda op, x, *_: x}  # noqa: ARG005  # a function of the table
+        return {"QuantizeLinear": self._quantize, "DequantizeLinear": lambda op, x, *_: x, BIAS: _rounded}  # noqa: ARG005  # a function of the table
 
     def _quantize(
         self, op: onnx_torch.Operation, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor
@@ -143,12 +143,14 @@ def build(ready: Ready) -> Fake:
     model = copy.deepcopy(ready.model)
     ready.insert(model, scheme)
     pairs = _pairs(model, ready)
+    if ready.scheme.quantize_bias:
+        _round_biases(model, pairs)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name in {pair.scale for pair in pairs.values()}:
         _replace(tensors[name], np.log(_array(tensors[name])))
     for name in {pair.zero for pair in pairs.values()}:
         _replace(tensors[name], _array(tensors[name]).astype(np.float32) / SPAN)
-    return Fake(model, pairs)
+    return Fake(model, pairs, frozenset(onnx_torch.weights(ready.model)))
 
 
 def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
@@ -169,6 +171,37 @@ def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
         moves = not (constant or ready.scheme.activation_symmetric) and bool(low < start < high)
         found[node.name] = Pair(scale, zero, kind, low, high, axis, layer, constant or root, constant, moves)
     return found
+
+
+def _round_biases(model: onnx.ModelProto, pairs: Mapping[str, Pair]) -> None:
+    """Put every bias that the writer will store as int32 behind an operator that rounds it accordingly."""
+    import onnx
+
+    tensors = {t.name: t for t in model.graph.initializer}
+    grids = {node.output[0]: pairs[node.name] for node in model.graph.node if node.name in pairs}
+    grids = {n.output[0]: grids[n.input[0]] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    weights = {pair.layer: pair for pair in pairs.values() if pair.layer}
+    nodes = []
+    for node in model.graph.node:
+        read = grids.get(node.input[0]) if node.name in weights and len(node.input) > 2 else None
+        if read and node.input[2] in tensors:
+            scale, size = weights[node.name].scale, int(np.prod(tensors[node.input[2]].dims))
+            if tensors[scale].dims in ([], [size]):
+                rounded = f"{node.name}_{BIAS}"
+                nodes.append(onnx.helper.make_node(BIAS, [node.input[2], read.scale, scale], [rounded], name=rounded))
+                node.input[2] = rounded
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _rounded(op: onnx_torch.Operation, bias: torch.Tensor, read: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The bias on its int32 grid; its gradient passes straight through."""
+    del op
+    scale = (read.detach().exp() * weight.detach().exp()).double()
+    rounded = ((bias.detach().double() / scale).round() * scale).float()
+    return bias + (rounded - bias.detach())
 
 
 def _layer(node: onnx.NodeProto, name: str, constant: str | None) -> str | None:
