@@ -51,14 +51,13 @@ class Inverted(nn.Module):
 
 
 class Mobile(nn.Module):
-    """Stem, inverted residuals at strides 2, 4 and 8, a wide last layer, a linear classifier."""
+    """Stem at stride 2, inverted residuals down to 4 by 4 pixels, a wide last layer, a linear classifier."""
 
-    def __init__(self, rows: list[tuple[int, int, int]], act: type[nn.Module], excite: bool, last: int = 256) -> None:
+    def __init__(self, act: type[nn.Module], excite: bool, width: int = 16, last: int = 192) -> None:
         super().__init__()
-        width = 16
-        self.stem = Norm(3, width, 3, act=act)
+        self.stem = Norm(3, width, 3, 2, act=act)
         blocks = []
-        for after, wide, stride in rows:
+        for after, wide, stride in ROWS:
             blocks.append(Inverted(width, after, wide, stride, act, excite))
             width = after
         self.blocks = nn.Sequential(*blocks)
@@ -71,14 +70,15 @@ class Mobile(nn.Module):
         return self.linear(x.mean(dim=(2, 3)))
 
 
-ROWS = [(16, 32, 2), (16, 64, 1), (24, 96, 2), (24, 96, 1), (24, 96, 1), (48, 144, 2), (48, 192, 1), (48, 192, 1)]
+# Of each block: channels of its result, channels inside, stride.
+ROWS = [(16, 32, 1), (24, 64, 2), (24, 96, 1), (40, 96, 1), (40, 120, 1), (56, 160, 2), (56, 192, 1)]
 
 
 def mobile_v2() -> Mobile:
     """ReLU6, no excitation: MobileNetV2's blocks."""
-    return Mobile(ROWS, nn.ReLU6, excite=False)
+    return Mobile(nn.ReLU6, excite=False)
 
 
 def mobile_v3() -> Mobile:
     """Hard-swish and excitation: MobileNetV3's blocks."""
-    return Mobile(ROWS, nn.Hardswish, excite=True)
+    return Mobile(nn.Hardswish, excite=True)
