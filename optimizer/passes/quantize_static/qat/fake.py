@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,21 +120,19 @@ class Fake:
         import onnx
 
         grids = self.learnt(values).weights
-        alone = {p.constant: p for p in self.pairs.values() if p.layer and self._reads(p.constant) == 1}
+        reads = Counter(name for node in self.model.graph.node for name in node.input)
+        owned = {p.constant: p for p in self.pairs.values() if p.layer and reads[p.constant] == 1}
         count = 0
         for tensor in model.graph.initializer:
             if tensor.name not in values:
                 continue
-            found, pair = values[tensor.name], alone.get(tensor.name)
+            found, pair = values[tensor.name], owned.get(tensor.name)
             if pair and pair.layer:
                 scale = grids[pair.layer].scale.reshape(_across(pair.axis, found.ndim))
                 found = np.clip(found, pair.low * scale, pair.high * scale)
             tensor.CopyFrom(onnx.numpy_helper.from_array(found.astype(np.float32), tensor.name))
             count += 1
         return count
-
-    def _reads(self, name: str | None) -> int:
-        return sum(list(node.input).count(name) for node in self.model.graph.node)
 
 
 def build(ready: Ready) -> Fake:
@@ -156,6 +155,7 @@ def build(ready: Ready) -> Fake:
 def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = {name: node for node in model.graph.node for name in node.input}
+    reads = Counter(name for node in model.graph.node for name in node.input)
     found = {}
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear":
@@ -164,13 +164,20 @@ def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
         constant = data if data in tensors else None
         root, kind = scale.removesuffix("_scale"), _array(tensors[zero]).dtype.name
         layer = _layer(readers[readers[node.output[0]].output[0]], readers[node.output[0]].output[0], constant)
-        top = grid.top(ready.options.reduce_range if layer else False)
-        low, high = (-top, top) if constant and kind == "int8" else STORED[kind]
+        low, high = _ends(kind, ready, layer is not None and reads[data] == 1, constant is not None)
         axis = next((a.i for a in node.attribute if a.name == "axis"), None) if len(tensors[scale].dims) else None
         start = _array(tensors[zero]).reshape(-1)[0]
         moves = not (constant or ready.scheme.activation_symmetric) and bool(low < start < high)
         found[node.name] = Pair(scale, zero, kind, low, high, axis, layer, constant or root, constant, moves)
     return found
+
+
+def _ends(kind: str, ready: Ready, owned: bool, constant: bool) -> tuple[int, int]:
+    """The smallest and the largest stored value. `owned`: a weight that `put` cuts off at the ends of its own grid."""
+    if owned:
+        top = grid.top(ready.options.reduce_range)
+        return -top, top
+    return grid.LIMITS[kind] if constant and not ready.scheme.qdq_on_weights else STORED[kind]
 
 
 def _round_biases(model: onnx.ModelProto, pairs: Mapping[str, Pair]) -> None:
