@@ -1,7 +1,7 @@
 """A narrow MobileNetV3-style network for CIFAR: the kind of model that loses most when it is quantized.
 
-Inverted residuals with depthwise convolutions (Sandler et al. 2018, arXiv:1801.04381, section 3.3), hard-swish and squeeze-and-excite
-(Howard et al. 2019, arXiv:1905.02244, sections 5.2 and 5.3), at the widths of the smallest published variants.
+Inverted residuals with depthwise convolutions (Sandler et al. 2018, arXiv:1801.04381, section 3.3), hard-swish and
+squeeze-and-excite (Howard et al. 2019, arXiv:1905.02244, sections 5.2 and 5.3), narrower than the smallest published.
 """
 
 from __future__ import annotations

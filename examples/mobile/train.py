@@ -73,7 +73,9 @@ def fit(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> nn.Module
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-        print(f"epoch {epoch + 1}: loss {total * BATCH / len(images):.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {total * BATCH / len(images):.3f}, {time.monotonic() - started:.0f} s", flush=True
+        )
     return net.eval()
 
 
@@ -88,7 +90,8 @@ def cropped(padded: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def accuracy(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of images whose highest score is at the label."""
-    right = [(net(normalized(i)).argmax(1) == l).sum() for i, l in zip(images.split(500), labels.split(500))]
+    parts = images.split(500), labels.split(500)
+    right = [(net(normalized(i)).argmax(1) == wanted).sum() for i, wanted in zip(*parts, strict=True)]
     return float(sum(right)) / len(images)
 
 

@@ -43,8 +43,8 @@ SCHEME = QuantScheme(
     weight_only=(4, 8),
     half=("fp16", "bf16"),
 )
-# What a step that works on ONNX alone writes pairs around: the CPU plugin takes them up as it takes its own FakeQuantize,
-# zero points included.
+# What a step that works on ONNX alone writes pairs around: the CPU plugin takes them up as it takes its own
+# FakeQuantize, zero points included.
 QDQ = QuantScheme(
     target="openvino",
     format="onnx",

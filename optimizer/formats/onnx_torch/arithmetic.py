@@ -131,12 +131,12 @@ def largest(op: Operation, x: torch.Tensor) -> torch.Tensor:
 
 def _plain(name: str) -> Function:
     """The method of that name of the first input, with the other inputs."""
-    return lambda op, x, *others: getattr(x, name)(*others)  # noqa: ARG005  # a function of the table
+    return lambda op, x, *others: getattr(x, name)(*others)  # a function of the table
 
 
 def _all(name: str) -> Function:
     """The method of that name, applied to any number of inputs from left to right."""
-    return lambda op, *values: functools.reduce(lambda a, b: getattr(a, name)(b), values)  # noqa: ARG005  # as above
+    return lambda op, *values: functools.reduce(lambda a, b: getattr(a, name)(b), values)  # as above
 
 
 def _mean(op: Operation, *values: torch.Tensor) -> torch.Tensor:

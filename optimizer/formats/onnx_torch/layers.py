@@ -114,8 +114,8 @@ def average_pool(op: Operation, x: torch.Tensor) -> torch.Tensor:
     if window.even or counted:
         return found
     ones, _ = window.padded(torch.ones_like(x), 0.0)
-    found = found / function(ones, window.kernel, window.strides, margin, ceil, True)
-    return found
+    share: torch.Tensor = function(ones, window.kernel, window.strides, margin, ceil, True)
+    return found / share
 
 
 def global_average(op: Operation, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG001  # a function of the table

@@ -1,4 +1,4 @@
-"""An ONNX graph -> a `torch.nn.Module` that computes the same from the same named inputs, with some initializers learnt."""
+"""An ONNX graph -> a `torch.nn.Module` that computes the same from the same inputs, with some initializers learnt."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _constants(model: onnx.ModelProto) -> dict[str, torch.Tensor]:
 def _module(graph: _Graph, constants: Mapping[str, torch.Tensor], trainable: Collection[str]) -> nn.Module:
     from torch import nn
 
-    class Interpreted(nn.Module):
-        """Runs the graph; integers stay on the CPU, where shapes are read, until an operator wants them beside floats."""
+    class Interpreted(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
+        """Runs the graph; integers stay on the CPU, where shapes are read, until an operator has them beside floats."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -41,9 +41,8 @@ def concat(op: Operation, *parts: torch.Tensor) -> torch.Tensor:
 def split(op: Operation, x: torch.Tensor, sizes: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
     """Parts of given sizes, or of equal sizes with a smaller last one."""
     axis, count = op.get("axis", 0), len(op.outputs)
-    if sizes is not None:
-        return x.split(ints(sizes), axis)
-    return x.split(-(-x.shape[axis] // count), axis)
+    parts: tuple[torch.Tensor, ...] = x.split(ints(sizes) if sizes is not None else -(-x.shape[axis] // count), axis)
+    return parts
 
 
 def cut(

@@ -77,10 +77,12 @@ CASES: list[tuple[str, dict[str, Any], list[np.ndarray | None]]] = [
      [X4, None, np.array([1, 1, 2, 2], np.float32)]),
     ("Resize", {"mode": "nearest"}, [X4, None, np.array([1, 1, 2, 2], np.float32)]),
     ("Resize", {"mode": "linear"}, [X4, None, None, ints(2, 4, 14, 9)]),
-    ("Resize", {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, [X4, None, None, ints(2, 4, 9, 9)]),
+    ("Resize", {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+     [X4, None, None, ints(2, 4, 9, 9)]),
     ("Reshape", {}, [X3, ints(0, -1, 4)]), ("Flatten", {"axis": 2}, [X4]), ("Transpose", {}, [X3]),
     ("Transpose", {"perm": [0, 2, 1]}, [X3]), ("Concat", {"axis": 1}, [X3, X3]),
-    ("Slice", {}, [X3, ints(1, -3), ints(4, 9), ints(1, 2)]), ("Slice", {}, [X3, ints(-1), ints(-99), ints(2), ints(-2)]),
+    ("Slice", {}, [X3, ints(1, -3), ints(4, 9), ints(1, 2)]),
+    ("Slice", {}, [X3, ints(-1), ints(-99), ints(2), ints(-2)]),
     ("Slice", {}, [X2, ints(0, 1), ints(3, 5)]), ("Gather", {"axis": 1}, [X3, ints(0, -1, 2)]),
     ("Gather", {}, [X2, np.array([[0, 2], [1, 1]])]), ("GatherElements", {"axis": 1}, [X2, np.array([[0], [-1], [3]])]),
     ("Unsqueeze", {}, [X2, ints(0, -1)]), ("Squeeze", {}, [X2[:1, None], ints(0, 1)]), ("Squeeze", {}, [X2[:1]]),
@@ -108,13 +110,18 @@ MICROSOFT: list[tuple[str, dict[str, Any], list[np.ndarray | None]]] = [
 ]  # fmt: skip
 
 
-def single(kind: str, attributes: dict[str, Any], inputs: list[np.ndarray | None], domain: str, outputs: int = 1) -> Any:
+def single(
+    kind: str, attributes: dict[str, Any], inputs: list[np.ndarray | None], domain: str, outputs: int = 1
+) -> Any:
     """A model of one node, and its feeds. What says how (a shape, axes) are inputs like all others."""
     feeds = {f"x{i}": np.asarray(a) for i, a in enumerate(inputs) if a is not None}
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(inputs)]
-    node = helper.make_node(kind, names, [f"y{i}" for i in range(outputs)], name=kind.lower(), domain=domain, **attributes)
+    node = helper.make_node(
+        kind, names, [f"y{i}" for i in range(outputs)], name=kind.lower(), domain=domain, **attributes
+    )
     values = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), list(a.shape)) for n, a in feeds.items()
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), list(a.shape))
+        for n, a in feeds.items()
     ]
     results = [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
     graph = helper.make_graph([node], "single", values, results)

@@ -21,7 +21,7 @@ from optimizer.formats import onnx_torch
 from optimizer.passes.quantize_static import onnx as static
 from optimizer.passes.quantize_static import qat
 from optimizer.passes.quantize_static.options import Options as Static
-from optimizer.passes.quantize_static.qat import agreement, fake, objective
+from optimizer.passes.quantize_static.qat import agreement, fake, objective, pair
 from optimizer.protocols import Batch, Context, Session
 from optimizer.scheme import QuantScheme
 from optimizer.targets import openvino as openvino_target
@@ -60,7 +60,10 @@ def step(
     out = root / f"qat{len(list(root.glob('qat*')))}"
     out.mkdir(parents=True)
     context = Context(
-        data={"calibrate": data, "train": train or data}, scheme=scheme, note=notes.__setitem__, work=root / out.name / "w"
+        data={"calibrate": data, "train": train or data},
+        scheme=scheme,
+        note=notes.__setitem__,
+        work=root / out.name / "w",
     )
     qat.run(source, qat.Options.model_validate({**SHORT, **options}), context, out)
     for file in (out / "w").glob("*"):
@@ -150,9 +153,9 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
     # Values below, inside and above a range of 0 to 255 steps of 0.5, whose zero is 10.
     x = torch.tensor([[-20.0, 0.3, 7.1, 500.0]], requires_grad=True)
     log = torch.tensor(np.log(np.float32(0.5)), requires_grad=True)
-    share = torch.tensor(10 / fake.SPAN, requires_grad=True)
-    pair = fake.Pair("s", "z", "uint8", 0, 255, None, None, "x", None, True)
-    found = fake._function().apply(x, log, share, pair)
+    share = torch.tensor(10 / pair.SPAN, requires_grad=True)
+    facts = pair.Pair("s", "z", "uint8", 0, 255, None, None, "x", None, True)
+    found = pair.function().apply(x, log, share, facts)
     assert found.detach().tolist() == [[-5.0, 0.5, 7.0, 122.5]]
     found.sum().backward()
     assert x.grad is not None and log.grad is not None and share.grad is not None
@@ -160,14 +163,14 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
     scaling = 1 / np.sqrt(4 * 255)
     slope = (0 - 10) + (1 - 0.6) + (14 - 14.2) + (255 - 10)
     assert float(log.grad) == pytest.approx(slope * 0.5 * scaling, rel=1e-4)
-    assert float(share.grad) == pytest.approx(-2 * 0.5 * fake.SPAN * scaling, rel=1e-4)
+    assert float(share.grad) == pytest.approx(-2 * 0.5 * pair.SPAN * scaling, rel=1e-4)
 
 
 def test_a_scale_per_channel_gets_a_gradient_per_channel() -> None:
     weight = torch.tensor([[1.3, -0.2], [0.02, 0.017]], requires_grad=True)
     log = torch.tensor(np.log(np.array([0.01, 0.0002], np.float32)), requires_grad=True)
-    pair = fake.Pair("s", "z", "int8", -127, 127, 0, "layer", "w", "w", False)
-    found = fake._function().apply(weight, log, torch.zeros(2), pair)
+    facts = pair.Pair("s", "z", "int8", -127, 127, 0, "layer", "w", "w", False)
+    found = pair.function().apply(weight, log, torch.zeros(2), facts)
     np.testing.assert_allclose(found.detach(), [[1.27, -0.2], [0.02, 0.017]], rtol=1e-5)
     found.sum().backward()
     assert weight.grad is not None and log.grad is not None
@@ -178,10 +181,10 @@ def test_a_scale_per_channel_gets_a_gradient_per_channel() -> None:
 
 def test_zero_points_move_only_where_zero_is_inside_the_range(tmp_path: Path) -> None:
     made = fake.build(prepared(lab.artifact(lab.chain(), tmp_path / "float"), lab.images()))
-    moves = {pair.tensor: pair.moves for pair in made.pairs.values() if pair.constant is None}
+    moves = {p.tensor: p.moves for p in made.pairs.values() if p.constant is None}
     assert moves["image"] and moves["rb"] and not moves["ra"] and not moves["rd"]
     symmetric = fake.build(prepared(lab.artifact(lab.chain(), tmp_path / "again"), lab.images(), TENSORRT))
-    assert not any(pair.moves for pair in symmetric.pairs.values())
+    assert not any(p.moves for p in symmetric.pairs.values())
 
 
 def test_a_tensorrt_file_has_the_form_that_tensorrt_takes(tmp_path: Path) -> None:
@@ -192,10 +195,10 @@ def test_a_tensorrt_file_has_the_form_that_tensorrt_takes(tmp_path: Path) -> Non
     made = {name: node for node in graph.node for name in node.output}
     for layer in (n for n in graph.node if n.op_type in ("Conv", "Gemm")):
         assert layer.input[2] in tensors and tensors[layer.input[2]].dtype == np.float32  # a bias without a pair
-        pair = made[made[layer.input[1]].input[0]]
-        assert pair.op_type == "QuantizeLinear" and tensors[pair.input[0]].dtype == np.float32
-        scale = tensors[pair.input[1]].reshape(-1, *[1] * (tensors[pair.input[0]].ndim - 1))
-        assert (np.abs(tensors[pair.input[0]]) <= 127.001 * scale).all()  # -128 is never stored
+        above = made[made[layer.input[1]].input[0]]
+        assert above.op_type == "QuantizeLinear" and tensors[above.input[0]].dtype == np.float32
+        scale = tensors[above.input[1]].reshape(-1, *[1] * (tensors[above.input[0]].ndim - 1))
+        assert (np.abs(tensors[above.input[0]]) <= 127.001 * scale).all()  # -128 is never stored
 
 
 def test_openvino_runs_the_file_in_int8_and_agrees(tmp_path: Path) -> None:
@@ -211,7 +214,10 @@ def test_labels_are_learnt_alone_or_beside_a_teacher(tmp_path: Path) -> None:
     source, data = lab.artifact(lab.convnet(), tmp_path / "float"), lab.images(64)
     train = Labelled(data.feeds, labels=np.arange(64) % 4)
     _, alone = step(source, tmp_path, lab.ORT, data, train, teacher="none")
-    assert alone["loss"] == "1 x cross-entropy of 'logits'" and set(alone["training"]["parts"]) == {"labels", "accuracy"}
+    assert alone["loss"] == "1 x cross-entropy of 'logits'" and set(alone["training"]["parts"]) == {
+        "labels",
+        "accuracy",
+    }
     _, both = step(source, tmp_path, lab.ORT, data, train, labels=0.25)
     assert both["loss"] == "kl to the teacher, 0.25 x cross-entropy of 'logits'"
     assert {"teacher", "labels"} <= set(both["training"]["parts"])
@@ -299,7 +305,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 def test_a_module_that_computes_something_else_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from optimizer.formats.onnx_torch import module
 
-    monkeypatch.setitem(module.FUNCTIONS, "Relu", lambda op, x: x)  # type: ignore[arg-type]  # noqa: ARG005  # a dict
+    monkeypatch.setitem(module.FUNCTIONS, "Relu", lambda op, x: x)  # type: ignore[arg-type]  # a dict
     with pytest.raises(OptimizerError, match="gives another 'logits' than in ONNX Runtime"):
         step(lab.artifact(lab.convnet(), tmp_path / "float"), tmp_path, lab.ORT, lab.images(32))
 

@@ -1,4 +1,4 @@
-"""qat: quantization-aware training of what quantize.static would write, with learnt step sizes, towards the float model.
+"""qat: quantization-aware training of what quantize.static would write, with learnt step sizes, after a teacher.
 
 It works on the exported graph: what was learnt goes back into its initializers and through the same Q/DQ writer, and
 nothing is calibrated again. See `fake.py` beside this file.

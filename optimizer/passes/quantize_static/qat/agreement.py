@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def measure(
-    quantized: onnx.ModelProto, fake: Fake, trained: nn.Module, samples: Iterable[Feeds], level: onnx_format.Level = "all"
+    quantized: onnx.ModelProto,
+    fake: Fake,
+    trained: nn.Module,
+    samples: Iterable[Feeds],
+    level: onnx_format.Level = "all",
 ) -> dict[str, Any]:
     """Compare the quantized model in ONNX Runtime with the trained module on samples.
 

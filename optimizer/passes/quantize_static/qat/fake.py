@@ -1,21 +1,14 @@
 """The quantized graph as it is trained: the writer's own Q/DQ pairs, each a fake quantizer with a learnt step size.
 
 The graph is what `writer` writes for the target, except that weights and biases stay float, so that they can be learnt:
-weights behind pairs, biases rounded to the grid that they will have. So the placement is the deployed one by construction,
-and no second description of it can fall out of step.
-
-Step sizes are learnt as in LSQ (Esser et al., ICLR 2020, arXiv 1902.08153, sections 2.1 and 2.2: the gradient of
-equation 3, scaled by 1 / sqrt(N Q)), zero points as in LSQ+ (Bhalgat et al., CVPR Workshops 2020, arXiv 2004.09576,
-section 3.1), where the scheme has them and zero is not an end of the range. What is stored is the logarithm of a step size, so that
-one learning rate moves small and large steps alike (Jain et al., MLSys 2020, arXiv 1903.08066, appendix B), and the zero point
-as a share of the range.
+weights behind pairs, biases rounded to the grid that they will have. So the placement is the deployed one by
+construction, and no second description of it can fall out of step.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,30 +20,14 @@ from optimizer.formats import onnx_torch
 from optimizer.passes.quantize_static import grid, writer
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.onnx import Ready
+from optimizer.passes.quantize_static.qat.pair import SPAN, Pair, across, function
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-SPAN = 256  # steps of 8 bits: a power of two, so that a zero point is its share of the range exactly
 BIAS = "RoundBias"  # an operator of this graph alone: bias, logarithms of the activation's and the weight's scale
 STORED = {"uint8": (0, 255), "int8": (-128, 127)}  # where QuantizeLinear saturates
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A QuantizeLinear and the DequantizeLinear behind it."""
-
-    scale: str  # initializers
-    zero: str
-    kind: str  # of the stored values
-    low: int
-    high: int
-    axis: int | None  # of a scale per channel
-    layer: str | None  # whose weight it quantizes
-    tensor: str  # else: whose grid it is
-    constant: str | None  # the initializer that it quantizes
-    moves: bool  # the zero point is learnt
 
 
 @dataclass(frozen=True)
@@ -92,13 +69,14 @@ class Fake:
         return self.weights | learnt | {pair.zero for pair in self.pairs.values() if pair.moves}
 
     def _functions(self) -> onnx_torch.Functions:
-        return {"QuantizeLinear": self._quantize, "DequantizeLinear": lambda op, x, *_: x, BIAS: _rounded}  # noqa: ARG005  # a function of the table
+        return {"QuantizeLinear": self._quantize, "DequantizeLinear": _as_it_is, BIAS: _rounded}
 
     def _quantize(
         self, op: onnx_torch.Operation, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor
     ) -> torch.Tensor:  # fmt: skip
         pair = self.pairs[op.name]
-        return _function().apply(x, log, share, pair)  # type: ignore[no-any-return]  # torch does not type it
+        found: torch.Tensor = function().apply(x, log, share, pair)
+        return found
 
     def learnt(self, values: Mapping[str, np.ndarray]) -> writer.Learnt:
         """The grids out of what the module holds now."""
@@ -116,7 +94,7 @@ class Fake:
         return writer.Learnt(tensors, weights)
 
     def put(self, model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> int:
-        """Give the float model the weights that were learnt, cut off at the ends of their grids; how many there were."""
+        """Give the float model the weights that were learnt, cut off at the ends of their grids; how many they are."""
         import onnx
 
         grids = self.learnt(values).weights
@@ -128,7 +106,7 @@ class Fake:
                 continue
             found, pair = values[tensor.name], owned.get(tensor.name)
             if pair and pair.layer:
-                scale = grids[pair.layer].scale.reshape(_across(pair.axis, found.ndim))
+                scale = grids[pair.layer].scale.reshape(across(pair.axis, found.ndim))
                 found = np.clip(found, pair.low * scale, pair.high * scale)
             tensor.CopyFrom(onnx.numpy_helper.from_array(found.astype(np.float32), tensor.name))
             count += 1
@@ -136,7 +114,7 @@ class Fake:
 
 
 def build(ready: Ready) -> Fake:
-    """The training graph of a float model that is ready to be quantized; Gemm's factors of that model become weights."""
+        """Give the float model the learnt weights, cut off at the ends of their grids; how many they are."""
     scheme = dataclasses.replace(ready.scheme, qdq_on_weights=True, quantize_bias=False)
     writer.plain(ready.model, ready.place(scheme))
     model = copy.deepcopy(ready.model)
@@ -203,6 +181,12 @@ def _round_biases(model: onnx.ModelProto, pairs: Mapping[str, Pair]) -> None:
     model.graph.node.extend(copies)
 
 
+def _as_it_is(op: onnx_torch.Operation, x: torch.Tensor, *grid: torch.Tensor) -> torch.Tensor:
+    """A fake quantizer has gone back to real values already."""
+    del op, grid
+    return x
+
+
 def _rounded(op: onnx_torch.Operation, bias: torch.Tensor, read: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The bias on its int32 grid; its gradient passes straight through."""
     del op
@@ -236,47 +220,3 @@ def _value(name: str) -> Any:
     import onnx
 
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-
-
-def _across(axis: int | None, rank: int) -> list[int]:
-    """The shape in which one number per channel lies along its axis."""
-    return [] if axis is None else [-1 if i == axis else 1 for i in range(rank)]
-
-
-@functools.cache
-def _function() -> Any:
-    """The fake quantizer with its gradients, as an autograd function."""
-    import torch
-
-    class FakeQuantize(torch.autograd.Function):
-        """Round half to even and saturate, as QuantizeLinear does, and back to real values."""
-
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor, pair: Pair) -> torch.Tensor:
-            shape = _across(pair.axis, x.ndim)
-            scale, zero = log.exp().reshape(shape), (share * SPAN).round().clamp(pair.low, pair.high).reshape(shape)
-            ctx.pair = pair
-            ctx.save_for_backward(x, scale, zero)
-            stored = (x / scale).round_().add_(zero).clamp_(pair.low, pair.high)
-            return stored.sub_(zero).mul_(scale)
-
-        @staticmethod
-        def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]  # torch types it loosely
-            x, scale, zero = ctx.saved_tensors
-            pair = ctx.pair
-            scaled = x / scale
-            free = scaled.round().add_(zero)
-            stored = free.clamp(pair.low, pair.high)
-            # Its first argument where the second lies in the range, else 0: one pass instead of a mask's three.
-            inside = functools.partial(torch.ops.aten.hardtanh_backward, min_val=pair.low - 0.5, max_val=pair.high + 0.5)
-            # d(result) / d(scale), equation 3 of LSQ: the rounding error inside, the end of the range outside
-            moved = stored.sub_(zero).sub_(inside(scaled, free)).mul_(slope)
-            through = inside(slope, free)
-            share = (x.numel() / scale.numel() / (1 if pair.constant else x.shape[0])) * pair.high
-            of_log = (moved.sum_to_size(scale.shape) if scale.ndim else moved.sum()) * scale / share**0.5
-            of_zero = None
-            if pair.moves:
-                of_zero = ((through.sum() - slope.sum()) * scale * SPAN / share**0.5).reshape(())
-            return through, of_log.reshape(() if pair.axis is None else -1), of_zero, None
-
-    return FakeQuantize

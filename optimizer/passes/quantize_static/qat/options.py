@@ -18,8 +18,8 @@ class Options(Settings):
     quantize: Static = Field(Static(), description="options of quantize.static, whose result training starts from")
     teacher: str = Field(
         "source",
-        description="whose outputs are learnt: source, the float model that is quantized; original, the model before any "
-        "step; VARIANT or VARIANT@TARGET; none: labels only",
+        description="whose outputs are learnt: source, the float model that is quantized; original, the model before "
+        "any step; VARIANT or VARIANT@TARGET; none: labels only",
     )
     loss: Literal["auto", "kl", "mse"] = Field(
         "auto", description="distance from the teacher; auto: kl where the labels are classes, else mse"
