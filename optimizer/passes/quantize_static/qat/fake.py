@@ -114,7 +114,7 @@ class Fake:
 
 
 def build(ready: Ready) -> Fake:
-        """Give the float model the learnt weights, cut off at the ends of their grids; how many they are."""
+    """The training graph of a float model ready to be quantized; factors of its Gemms become part of the weights."""
     scheme = dataclasses.replace(ready.scheme, qdq_on_weights=True, quantize_bias=False)
     writer.plain(ready.model, ready.place(scheme))
     model = copy.deepcopy(ready.model)
