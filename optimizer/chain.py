@@ -207,8 +207,10 @@ class _Chain:
 
     def _too_late(self, who: str, accepted: tuple[str, ...]) -> str:
         """Why a step cannot stand here, and where it could."""
-        culprit = next((s.use for s in self.steps if s.format not in accepted), None)
-        place = f"; put it before '{culprit}'" if culprit and any(s.format in accepted for s in self.steps) else ""
+        written = {use.name for use in self.uses}
+        culprit = next((s.use for s in self.steps if s.use in written and s.format not in accepted), None)
+        could = any(step.format in accepted for step in self.steps)
+        place = f"; put it before '{culprit}'" if culprit and could else ""
         return f"{who} takes {_listed(accepted)}, the model is {self.format} by then{place}"
 
     def _export(self, who: str) -> None:

@@ -20,6 +20,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "export": "optimizer.passes.export",
         "simplify": "optimizer.passes.simplify",
         "finetune": "optimizer.passes.finetune",
+        "distill": "optimizer.passes.distill",
         "fuse": "optimizer.passes.fuse",
         "quantize.static": "optimizer.passes.quantize_static",
         "qat": "optimizer.passes.quantize_static.qat",

@@ -17,14 +17,14 @@ from optimizer.recipe import Recipe
 from optimizer.relocation import relocated
 from optimizer.search import board, points, space
 from optimizer.search.asked import Asked, find
-from optimizer.search.engine import Engine, Told
+from optimizer.search.engine import BATCH, Engine, Told
 from optimizer.search.journal import Journal
 from optimizer.search.points import Point, start
 from optimizer.search.trial import Trials
 from optimizer.store import Store
 from optimizer.values import Trial
 
-__all__ = ["Asked", "Searched", "find", "moves", "search", "start"]
+__all__ = ["BATCH", "Asked", "Searched", "find", "moves", "search", "start"]
 
 BEST = "best.yaml"
 TRIALS = "trials"

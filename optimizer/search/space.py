@@ -13,6 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -39,9 +40,10 @@ class Space:
     roles: Mapping[str, str]  # data roles of the recipe
 
     def presets(self) -> list[Point]:
-        """Per target the model as it is, then under each setting of the runtime, then every pass by itself.
+        """Per target the model as it is, then every conversion, rewrite and setting of the runtime by itself.
 
-        Targets take turns, so that a search that is cut short has seen something of each.
+        Targets take turns, and conversions with what can join them, so that a search that is cut short has seen
+        something of each.
         """
         found = [list(self._presets(target)) for target in self.asked.targets]
         longest = max(map(len, found), default=0)
@@ -76,12 +78,13 @@ class Space:
     def _presets(self, target: str) -> Iterator[Point]:
         plain = Point(target)
         yield plain
-        conversions = [n for n in self.rows if n not in self.rewrites]
-        ordered = [
-            *(Point(target, ((name, self.rows[name][0]),)) for name in (*conversions, *self.rewrites)),
+        conversions = [Point(target, ((name, self.rows[name][0]),)) for name in self.rows if name not in self.rewrites]
+        others = [
+            *(Point(target, ((name, self.rows[name][0]),)) for name in self.rewrites),
             *(replace(plain, options=row) for row in self._settings(plain)),
         ]
-        yield from (point for point in ordered if self.refusal(point) is None)
+        able = ([point for point in given if self.refusal(point) is None] for given in (conversions, others))
+        yield from (point for turn in zip_longest(*able) for point in turn if point)
 
     def _changed(self, point: Point) -> Iterator[Point]:
         present = [name for name, _ in point.steps]
@@ -107,8 +110,14 @@ def of(asked: Asked) -> Space:
     roles: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
     rows = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name), roles))}
     rewrites = tuple(name for name in rows if registry.load("passes", name).LIMIT is not None)
-    settings = {t: tuple(getattr(registry.load("targets", t), "SEARCH", ())) for t in asked.targets}
+    settings = {t: _open(registry.load("targets", t), asked.latency.threads) for t in asked.targets}
     return Space(asked, rows, rewrites, settings, roles)
+
+
+def _open(target: Any, threads: int) -> tuple[Row, ...]:
+    """Settings of a target worth trying: what it says, and fewer threads, since small models lose by sharing work."""
+    fewer = ({"threads": threads >> halvings} for halvings in range(1, threads.bit_length()))
+    return (*getattr(target, "SEARCH", ()), *(fewer if "threads" in target.Options.model_fields else ()))
 
 
 def _allowed(asked: Asked) -> Sequence[str]:

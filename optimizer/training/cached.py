@@ -29,6 +29,7 @@ class Column:
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
         self._flat = np.empty(0)
         self._starts = np.empty(0, np.int64)
+        self._even = True  # all samples have one shape
         self.bytes = 0
 
     def append(self, sample: np.ndarray) -> None:
@@ -43,12 +44,18 @@ class Column:
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         stream: Any = self._stream  # a file without a name is one to numpy, too, which its types do not say
         self._flat = np.memmap(stream, self._dtype, "r", shape=(int(self._starts[-1]),))
-        if len(set(self._shapes)) == 1:
+        self._even = len(set(self._shapes)) == 1
+        if self._even:
             self._flat = self._flat.reshape(len(self._shapes), *self._shapes[0])
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Numbers in each sample where they differ, int64; None for samples of one shape."""
+        return None if self._even else np.diff(self._starts)
 
     def take(self, places: np.ndarray, fill: float) -> np.ndarray:
         """The samples at these places on top of each other, ragged ones filled up to the longest."""
-        if self._flat.ndim > 1 or len(set(self._shapes)) == 1:
+        if self._even:
             return np.asarray(self._flat[places])
         samples = [self._sample(int(place)) for place in places]
         longest = [max(sizes) for sizes in zip(*(s.shape for s in samples), strict=True)]
@@ -73,6 +80,12 @@ class Cached:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """How long each example is, where they differ: batches of like lengths waste no time on padding."""
+        found = [lengths for column in self._columns.values() if (lengths := column.lengths) is not None]
+        return np.max(found, axis=0) if found else None
 
     def at(self, places: np.ndarray) -> Batch:
         feeds = {n: self._samples(c.take(places, self._pads.get(n, 0.0))) for n, c in self._columns.items()}

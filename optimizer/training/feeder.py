@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 AHEAD = 2  # batches that are made while the model works
+POOL = 50  # batches that are sorted by length together: random enough, and almost without padding
 CHANGES, ORDER = 1, 2  # what a random number is for, so that no two draws share a stream
 
 
@@ -65,7 +66,17 @@ class Feeder:
         return found
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch, ORDER]).permutation(len(self.places))
+        """The order of an epoch; of examples of different lengths, neighbours are of like length."""
+        rng = np.random.default_rng([self.seed, epoch, ORDER])
+        order = rng.permutation(len(self.places))
+        lengths = getattr(self.examples, "lengths", None)
+        if lengths is None:
+            return order
+        own, pool = lengths[self.places], POOL * self.batch
+        order = order[: self.per_epoch * self.batch]  # what is left out is left out by chance, not for its length
+        pools = np.split(order, range(pool, len(order), pool))
+        alike = np.concatenate([part[np.argsort(own[part], kind="stable")] for part in pools])
+        return rng.permutation(alike.reshape(self.per_epoch, self.batch)).reshape(-1)
 
 
 def in_order(examples: Examples, places: np.ndarray, size: int, device: torch.device) -> Iterator[TensorBatch]:

@@ -91,7 +91,7 @@ class _Training:
         self.share = devices.share()
         self.feeder = Feeder(examples, places, settings, seed, self.share)
         self.judged = validation.examples or examples
-        self.held = np.arange(len(self.judged)) if apart else held
+        self.held = _by_length(self.judged, np.arange(len(self.judged)) if apart else held)
 
     def whole(self) -> History:
         """Train, and leave the module in the state that is kept."""
@@ -269,6 +269,12 @@ class _Saver:
 def _due(total: int, count: int) -> set[int]:
     """The steps after which the state is validated: spread evenly, the last one among them."""
     return {round(total * (i + 1) / count) for i in range(count)} - {0}
+
+
+def _by_length(examples: Examples, places: np.ndarray) -> np.ndarray:
+    """Places in an order that wastes no time on padding."""
+    lengths = getattr(examples, "lengths", None)
+    return places if lengths is None else places[np.argsort(lengths[places], kind="stable")]
 
 
 def _refuse_few(examples: Examples, places: np.ndarray) -> None:

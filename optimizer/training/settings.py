@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from optimizer.recipe import UseField
 from optimizer.schema import Strict
 
 
@@ -17,6 +18,7 @@ class Augment(Strict):
 
 
 Labels = Literal["auto", "cross-entropy", "binary", "mse", "cosine"]
+Match = Literal["auto", "kl", "mse", "cosine", "none"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -50,3 +52,32 @@ class Settings(Strict):
     amp: bool = Field(True, description="compute in bfloat16 where a CUDA device has it; weights stay float32")
     deterministic: bool = Field(True, description="on CUDA: only algorithms that give the same result each time")
     processes: int = Field(1, ge=1, description="processes (on CUDA: devices) that share each batch, under torchrun")
+
+
+class Distillation(Settings):
+    """Who teaches what, and how the model is trained."""
+
+    teacher: str = Field(
+        "original", description="original, a VARIANT (its PyTorch module before export), or VARIANT@TARGET"
+    )
+    outputs: Match = Field("auto", description="loss between the outputs; auto: what fits them, which the record says")
+    output: str | None = Field(None, description="the one output that is learnt from; default: all")
+    temperature: float = Field(2.0, gt=0, description="of kl: higher shows more of the teacher's doubts")
+    hard: float = Field(0.0, ge=0, le=1, description="weight of the labels; the teacher's outputs have the rest")
+    loss: Labels = Field("auto", description="loss against the labels, where hard is not 0")
+    features: dict[str, str] = Field(
+        {}, description="student's module -> teacher's module whose output it learns; other widths are projected"
+    )
+    features_weight: float = Field(1.0, gt=0, description="of the loss of features, beside that of the outputs")
+    attention: dict[str, str] = Field(
+        {}, description="student's module -> teacher's: which places are looked at, or which positions resemble which"
+    )
+    attention_weight: float = Field(1.0, gt=0, description="of the loss of attention")
+    heads: int = Field(1, ge=1, description="parts that attention between positions is compared in")
+    metric: UseField | None = Field(None, description="metric that chooses the best state; default: the loss")
+
+    @model_validator(mode="after")
+    def _something(self) -> Distillation:
+        if self.outputs == "none" and not (self.features or self.attention):
+            raise ValueError("with outputs: none, name what is learnt instead: features or attention")
+        return self

@@ -65,7 +65,7 @@ class Ready:
     ) -> None:  # fmt: skip
         """Insert Q/DQ pairs and integer weights into `model`, this one or a copy of it, in place."""
         scheme = scheme or self.scheme
-        weights = writer.Weights(self.options.by_channel(scheme), self.options.reduce_range)
+        weights = writer.Weights(scheme.by_channel(self.options.per_channel), self.options.reduce_range)
         writer.write(model, self.place(scheme), self.found, weights, scheme, learnt)
         onnx_ready.unmark(model)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.quantize_static import grid, layers, placement
+from optimizer.formats import layers
+from optimizer.passes.quantize_static import grid, placement
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range

@@ -101,6 +101,7 @@ def test_changes_follow_around_the_best_and_around_what_is_faster_but_breaks_a_g
     found = by_name(engine(runner, grid, tmp_path).run())
     assert runner.calls.count("restored fast@a") == 1, "its layers are ranked once"
     assert found[restored.name].outcome == "chosen"
+    assert found[restored.name].reason == "best of all: mended from fast@a; meets the gates with all of its interval"
     assert found[better.name].outcome in ("kept", "rejected")
     assert found[mended.name].outcome == "rejected"
 
@@ -222,6 +223,34 @@ def test_changes_that_helped_elsewhere_come_first_and_those_that_harmed_last(tmp
     around = [point("good", b=1, y=1), point("good", b=1, z=1), point("good", b=1, x=1)]
     found = ordered(parent, around, searched.trials, searched.points)
     assert [p.name for p in found] == ["good-b_1-x_1@a", "good-b_1-z_1@a", "good-b_1-y_1@a"]
+
+
+def test_what_changed_no_file_elsewhere_comes_last(tmp_path: Path) -> None:
+    same = point("good", r=1)
+    runner = table(**{"good-x_1": Truth(1.9, 0.1)})
+    runner.truths = {**runner.truths, same.name: Truth(2.0, 0.1, digest="d"), "good@a": Truth(2.0, 0.1, digest="d")}
+    searched = engine(runner, Grid([GOOD, same, point("good", x=1)]), tmp_path)
+    searched.run()
+    around = [point("slow", r=1), point("slow", x=1)]
+    change = [point("good", x=1, r=1), point("good", x=1, z=1)]
+    assert [p.name for p in ordered(point("good", x=1), change, searched.trials, searched.points)] == [
+        "good-x_1-z_1@a", "good-x_1-r_1@a",
+    ]  # fmt: skip
+    assert ordered(SLOW, around, searched.trials, searched.points) == around, "options of another step tell nothing"
+
+
+def test_after_the_first_batch_half_of_each_is_around_what_stands_out(tmp_path: Path) -> None:
+    presets = [point("p", x=x) for x in range(16)]
+    around = [point("good", x=x) for x in range(6)]
+    truths = {p.name.removesuffix("@a"): Truth(1.0, 0.0) for p in presets}
+    truths |= {p.name.removesuffix("@a"): Truth(1.5, 0.0) for p in around}
+    runner = table(**truths)
+    found = engine(runner, Grid([GOOD, *presets], {"good@a": around}), tmp_path).run()
+    built = runner.asked("build")
+    assert built[:8] == ["good@a", *(p.name for p in presets[:7])]
+    assert built[8:16] == [*(p.name for p in around[:4]), *(p.name for p in presets[7:11])]
+    assert built[16:24] == [*(p.name for p in around[4:]), *(p.name for p in presets[11:])], "moves have run out"
+    assert len(found) == 23
 
 
 def test_what_is_noise_may_be_mended_by_leaving_layers_in_float(tmp_path: Path) -> None:
