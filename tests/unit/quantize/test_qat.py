@@ -21,11 +21,10 @@ from optimizer.formats import onnx_torch
 from optimizer.passes.quantize_static import onnx as static
 from optimizer.passes.quantize_static import qat
 from optimizer.passes.quantize_static.options import Options as Static
-from optimizer.passes.quantize_static.qat import agreement, fake, objective, pair
+from optimizer.passes.quantize_static.qat import agreement, fake, pair
 from optimizer.protocols import Batch, Context, Session
 from optimizer.scheme import QuantScheme
 from optimizer.targets import openvino as openvino_target
-from optimizer.training.values import TensorBatch
 from optimizer.values import Artifact
 
 TENSORRT = dataclasses.replace(
@@ -135,10 +134,12 @@ def test_training_brings_the_outputs_nearer_to_the_float_model(tmp_path: Path) -
     feeds = next(iter(lab.images(64, seed=5).batches(64))).feeds
     wanted = lab.outputs(source, feeds)
     before = rms(lab.outputs(lab.Bench(tmp_path).static(source, data=data, **coarse), feeds), wanted)
-    found, notes = step(source, tmp_path, lab.ORT, data, quantize=coarse, steps=120, lr=3e-3)
+    found, notes = step(
+        source, tmp_path, lab.ORT, data, quantize=coarse, steps=40, lr=1e-3, outputs="mse", validation=0.2, keep="best"
+    )
     assert rms(lab.outputs(found, feeds), wanted) < 0.7 * before
     assert lab.precision(found).startswith("int8 (5 of 5")
-    assert notes["loss"] == "mse to the teacher"
+    assert notes["learns"] == ["'logits' by mse"]
     assert notes["training"]["loss"][-1] < notes["training"]["loss"][0]
     assert notes["learnt"]["weights"] == 9 and notes["quantized"]["Conv"] == 3
 
@@ -214,29 +215,20 @@ def test_labels_are_learnt_alone_or_beside_a_teacher(tmp_path: Path) -> None:
     source, data = lab.artifact(lab.convnet(), tmp_path / "float"), lab.images(64)
     train = Labelled(data.feeds, labels=np.arange(64) % 4)
     _, alone = step(source, tmp_path, lab.ORT, data, train, teacher="none")
-    assert alone["loss"] == "1 x cross-entropy of 'logits'" and set(alone["training"]["parts"]) == {
+    assert alone["learns"] == ["labels by cross-entropy of 'logits', weight 1"] and set(alone["training"]["parts"]) == {
         "labels",
         "accuracy",
     }
-    _, both = step(source, tmp_path, lab.ORT, data, train, labels=0.25)
-    assert both["loss"] == "kl to the teacher, 0.25 x cross-entropy of 'logits'"
-    assert {"teacher", "labels"} <= set(both["training"]["parts"])
-
-
-def test_distances_from_the_teacher_are_what_they_are_called() -> None:
-    a, b = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.5, 0.5], [1.0, 3.0]])
-    p, q = torch.softmax(b, 1), torch.softmax(a, 1)
-    wanted = (p * (p / q).log()).sum(1).mean()
-    assert float(objective.kl({"y": a}, {"y": b}, 1.0)) == pytest.approx(float(wanted), rel=1e-5)
-    assert float(objective.kl({"y": b}, {"y": b}, 2.0)) == pytest.approx(0, abs=1e-7)
-    assert float(objective.mse({"y": a}, {"y": b}, 1.0)) == pytest.approx((0.25 + 0.25 + 1 + 9) / (0.25 + 0.25 + 1 + 9))
+    _, both = step(source, tmp_path, lab.ORT, data, train, hard=0.25)
+    assert both["learns"] == ["'logits' by kl", "labels by cross-entropy of 'logits', weight 0.25"]
+    assert {"outputs", "labels"} <= set(both["training"]["parts"])
 
 
 class Other:
     """A teacher with outputs of its own, as an opened artifact."""
 
-    def __init__(self, source: Artifact, name: str, factor: float) -> None:
-        output = dataclasses.replace(source.signature.outputs[0], name=name)
+    def __init__(self, source: Artifact, width: int, factor: float) -> None:
+        output = dataclasses.replace(source.signature.outputs[0], shape=("batch", width))
         self.signature = dataclasses.replace(source.signature, outputs=(output,))
         self.precision, self._factor = "float32", factor
         self.seen: list[int] = []
@@ -249,7 +241,7 @@ class Other:
 
 def test_a_named_artifact_teaches(tmp_path: Path) -> None:
     source, data = lab.artifact(lab.convnet(), tmp_path / "float"), lab.images(64)
-    teacher = Other(source, "logits", 9.0)
+    teacher = Other(source, 4, 9.0)
 
     def opened(name: str) -> contextlib.AbstractContextManager[Session]:
         assert name == "big"
@@ -257,21 +249,15 @@ def test_a_named_artifact_teaches(tmp_path: Path) -> None:
 
     (tmp_path / "out").mkdir()
     context = Context(data={"calibrate": data, "train": data}, scheme=lab.ORT, open=opened, work=tmp_path / "w")
-    options = qat.Options.model_validate({**SHORT, "teacher": "big", "steps": 200, "lr": 2e-2})
+    context = dataclasses.replace(context, artifacts={"big": source})
+    options = qat.Options.model_validate({**SHORT, "teacher": "big", "steps": 60, "lr": 3e-2})
     assert qat.artifacts(options) == ("big",)
     qat.run(source, options, context, tmp_path / "out")
     found = lab.outputs(lab.opened("onnx", tmp_path / "out", source.signature), {"image": data.feeds["image"][:8]})
     assert teacher.seen and (found["logits"].argmax(1) == 2).all()
-    context = dataclasses.replace(context, open=lambda _: contextlib.nullcontext(Other(source, "boxes", 1.0)))
-    with pytest.raises(OptimizerError, match=r"teacher 'big' has the outputs boxes \[4\], the model has logits \[4\]"):
+    context = dataclasses.replace(context, open=lambda _: contextlib.nullcontext(Other(source, 7, 1.0)))
+    with pytest.raises(OptimizerError, match="the teacher 'big' gives 'logits' as float32"):
         qat.run(source, options, context, tmp_path / "out")
-
-
-def test_a_named_teacher_gives_tensors_on_the_batch(tmp_path: Path) -> None:
-    source = lab.artifact(lab.convnet(), tmp_path / "float")
-    teacher = objective.opened(Other(source, "logits", 2.0), "big", source.signature)
-    found = teacher(TensorBatch({"image": torch.zeros(3, 3, 8, 8)}, None, np.arange(3)))
-    assert found["logits"].shape == (3, 4)
 
 
 def strange() -> Any:
@@ -294,11 +280,13 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         qat.run(convnet, qat.Options(), Context(data={"calibrate": data}, scheme=lab.ORT), tmp_path)
     with pytest.raises(OptimizerError, match="nothing is left to quantize"):
         step(convnet, tmp_path, lab.ORT, data, quantize={"keep": ["*"]})
-    with pytest.raises(OptimizerError, match="the loss became NaN"):
+    with pytest.raises(OptimizerError, match="the loss became (NaN|infinite)|training diverges"):
+        step(convnet, tmp_path, lab.ORT, data, lr=1e18, steps=40)
+    with pytest.raises(OptimizerError, match="the teacher 'source' answers NaN"):
         bad = lab.Data({"image": np.full((32, 3, 8, 8), np.nan, np.float32)})
         step(convnet, tmp_path, lab.ORT, data, bad)
     with pytest.raises(OptimizerError, match="compares with labels, the data 'tiny' has none"):
-        step(convnet, tmp_path, lab.ORT, data, labels=0.5)
+        step(convnet, tmp_path, lab.ORT, data, hard=0.5)
     assert not list(tmp_path.glob("qat*/model.onnx"))
 
 
@@ -317,7 +305,7 @@ def test_targets_that_take_no_pairs_are_refused_and_labels_without_a_teacher_are
     assert qat.refuse(qat.Options(), lab.ORT) is None and qat.refuse(qat.Options(), openvino_target.QDQ) is None
     assert qat.Options(teacher="none").labelled == 1 and qat.Options().labelled == 0
     with pytest.raises(ValueError, match="all of the loss is of the labels"):
-        qat.Options(teacher="none", labels=0.5)
+        qat.Options(teacher="none", hard=0.5)
     assert qat.data(qat.Options()) == ("calibrate", "train") and "select" in qat.data(qat.Options(validation="select"))
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from optimizer.passes.quantize_static.qat.fake import Fake
-    from optimizer.passes.quantize_static.qat.objective import Teacher
 
 VERSION = 1
 CONSUMES = ("onnx",)
@@ -69,8 +68,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     ready = static.prepare(source, options.quantize, ctx, ctx.wanted("qat"))
     made = fake.build(ready)
     module = made.module()
-    with _teacher(original, source, options, ctx) as teacher:
-        _train(module, made, teacher, source, options, ctx)
+    _train(module, made, original, source, options, ctx)
     values = onnx_torch.values_of(module)
     learnt = made.learnt(values)
     ctx.note("learnt", {"weights": made.put(ready.model, values), "grids": len(learnt.tensors) + len(learnt.weights)})
@@ -124,43 +122,28 @@ def _look(module: nn.Module, source: Artifact, ctx: Context) -> None:
                 )
 
 
-@contextlib.contextmanager
-def _teacher(original: nn.Module, source: Artifact, options: Options, ctx: Context) -> Iterator[Teacher | None]:
-    """Whose outputs are learnt, opened."""
-    from optimizer.passes.quantize_static.qat import objective
-
-    if options.teacher == "none":
-        yield None
-    elif options.teacher == "source":
-        yield objective.beside(original)
-    else:
-        if ctx.open is None:
-            raise AssertionError(f"BUG: qat was run without its teacher '{options.teacher}'")
-        with ctx.open(options.teacher) as session:
-            yield objective.opened(session, options.teacher, source.signature)
-
-
 def _train(
-    module: nn.Module, made: Fake, teacher: Teacher | None, source: Artifact, options: Options, ctx: Context
-) -> None:  # fmt: skip
+    module: nn.Module, made: Fake, original: nn.Module, source: Artifact, options: Options, ctx: Context
+) -> None:
     """Train the module in place; its curves go into the record."""
     from optimizer.passes.quantize_static.qat import objective
     from optimizer.training import loop, student
     from optimizer.training.values import Validation
 
     train, held = student.examples(ctx, options)
-    words, loss = objective.objective(teacher, options, train, source.signature)
-    ctx.note("loss", words)
-    history = loop.train(
-        module,
-        loss,
-        train,
-        options,
-        seed=ctx.seed,
-        work=ctx.work,
-        validation=Validation(held),
-        rates=lambda name: made.rate(name, module, options.optimizer),
-        progress=ctx.progress,
-        warn=ctx.warn,
-    )
+    with contextlib.ExitStack() as stack:
+        words, loss = objective.prepared(original, source.signature, train, options, ctx, stack)
+        ctx.note("learns", words)
+        history = loop.train(
+            module,
+            loss,
+            train,
+            options,
+            seed=ctx.seed,
+            work=ctx.work,
+            validation=Validation(held),
+            rates=lambda name: made.rate(name, module, options.optimizer),
+            progress=ctx.progress,
+            warn=ctx.warn,
+        )
     ctx.note("training", history.document())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_static.qat.options import Options
-from optimizer.protocols import Session
-from optimizer.training import labels
+from optimizer.protocols import Context
+from optimizer.training import devices, labels, matching, teacher
+from optimizer.training.feeder import in_order
+from optimizer.training.matching import Matched
+from optimizer.training.student import Outputs
 from optimizer.training.values import Examples, Loss, TensorBatch
 from optimizer.values import Signature
 
@@ -18,96 +21,83 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Outputs = Mapping[str, "torch.Tensor"]
-Teacher = Callable[[TensorBatch], Outputs]
+LOOKED = 64  # examples on which it is told what kind of output a teacher gives
+Ask = Callable[[TensorBatch], Outputs]
+"""Batch -> what the teacher says, under the model's names."""
 
 
-def objective(teacher: Teacher | None, options: Options, data: Examples, signature: Signature) -> tuple[str, Loss]:
-    """The loss in words, and itself. Raises OptimizerError for labels that are wanted and missing, or do not fit."""
-    labelled = data.at(np.arange(1)).labels is not None
-    compared = labels.labelled(data, signature, "auto", None, 0.0, "qat") if labelled or options.labelled else None
-    classes = compared is not None and compared.kind == "cross-entropy"
-    distance = "kl" if options.loss == "kl" or (options.loss == "auto" and classes) else "mse"
-    apart, share = {"kl": kl, "mse": mse}[distance], options.labelled
+def prepared(
+    original: nn.Module,
+    signature: Signature,
+    examples: Examples,
+    options: Options,
+    ctx: Context,
+    stack: contextlib.ExitStack,
+) -> tuple[list[str], Loss]:
+    """The loss in words, and itself; `original` is the float model, a teacher's session is closed with `stack`.
 
+    Raises OptimizerError for a teacher with other outputs, and for labels that are wanted and missing, or do not fit.
+    """
+    share = options.labelled
+    hard = labels.labelled(examples, signature, options.loss, None, 0.0, "qat") if share else None
+    words = [f"labels by {hard.kind} of '{hard.output}', weight {share:g}"] if hard else []
+    if share == 1:
+        return words, _loss(None, [], hard, share)
+    where = devices.device(options)
+    ask = _asked(original, signature, options, where, ctx, stack)
+    first = next(in_order(examples, np.arange(min(LOOKED, len(examples))), LOOKED, where))
+    told = ask(first)
+    teacher.refuse_nan(told, options.teacher, "qat")
+    known = None if first.labels is None else first.labels.cpu().numpy()
+    arrays = {name: tensor.float().cpu().numpy() for name, tensor in told.items()}
+    matched = matching.matched(arrays, known, options.outputs, options.temperature)
+    return [f"'{m.output}' by {m.kind}" for m in matched] + words, _loss(ask, matched, hard, share)
+
+
+def _asked(
+    original: nn.Module,
+    signature: Signature,
+    options: Options,
+    where: torch.device,
+    ctx: Context,
+    stack: contextlib.ExitStack,
+) -> Ask:
+    """The question that is put to the teacher."""
+    import torch
+
+    if options.teacher == "source":
+        original.to(where)
+
+        def beside(batch: TensorBatch) -> Outputs:
+            with torch.no_grad():
+                found: Outputs = original(batch.feeds)
+            return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+        return beside
+    guide = stack.enter_context(teacher.opened(ctx, options.teacher, where))
+    names = matching.pair(signature, guide.signature, None, options.teacher, "qat")
+
+    def ask(batch: TensorBatch) -> Outputs:
+        found = guide(batch)
+        return {own: found[theirs] for own, theirs in names.items()}
+
+    return ask
+
+
+def _loss(ask: Ask | None, matched: list[Matched], hard: labels.Labelled | None, share: float) -> Loss:
     def loss(module: nn.Module, batch: TensorBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor | float]]:
         found = module(batch.feeds)
-        terms: list[torch.Tensor] = []
-        parts: dict[str, torch.Tensor | float] = {}
-        if teacher is not None and share < 1:
-            away = apart(found, teacher(batch), options.temperature)
-            parts["teacher"] = away.detach()
-            terms.append(away * (1 - share))
-        if compared is not None and share:
-            wrong, more = compared(dict(found), batch)
-            parts |= {"labels": wrong.detach(), **more}
-            terms.append(wrong * share)
-        return sum(terms[1:], terms[0]), parts
+        parts: dict[str, torch.Tensor] = {}
+        weighted: list[torch.Tensor] = []
+        if ask is not None:
+            told = ask(batch)
+            losses = [match(found, told) for match in matched]
+            parts["outputs"] = sum(losses[1:], losses[0])
+            weighted.append((1 - share) * parts["outputs"])
+        if hard is not None:
+            value, more = hard(found, batch)
+            parts |= {"labels": value, **more}
+            weighted.append(share * value)
+        return sum(weighted[1:], weighted[0]), {name: part.detach() for name, part in parts.items()}
 
-    words = [f"{distance} to the teacher"] if share < 1 else []
-    words += [f"{share:g} x {compared.kind} of '{compared.output}'"] if compared is not None and share else []
-    return ", ".join(words), loss
-
-
-def beside(module: nn.Module) -> Teacher:
-    """A module as the teacher; it follows the batches to their device."""
-
-    def outputs(batch: TensorBatch) -> Outputs:
-        import torch
-
-        device = next(iter(batch.feeds.values())).device
-        if next(module.buffers()).device != device:
-            module.to(device)
-        with torch.no_grad():
-            found: Outputs = module(batch.feeds)
-        return found
-
-    return outputs
-
-
-def opened(session: Session, name: str, signature: Signature) -> Teacher:
-    """An opened artifact as the teacher. Raises OptimizerError when its outputs are not the model's."""
-    theirs, ours = ({s.name: s.shape[1:] for s in found.outputs} for found in (session.signature, signature))
-    if theirs != ours:
-        shown = ("; ".join(f"{n} {list(shape)}" for n, shape in found.items()) for found in (theirs, ours))
-        teacher, model = shown
-        raise OptimizerError(
-            f"qat: the teacher '{name}' has the outputs {teacher}, the model has {model}",
-            "name a teacher with the same outputs, or teacher: source",
-        )
-
-    def outputs(batch: TensorBatch) -> Outputs:
-        import torch
-
-        wanted = {spec.name for spec in session.signature.inputs}
-        found = session({n: t.cpu().numpy() for n, t in batch.feeds.items() if n in wanted})
-        device = next(iter(batch.feeds.values())).device
-        return {n: torch.from_numpy(np.array(a)).to(device) for n, a in found.items()}
-
-    return outputs
-
-
-def kl(found: Outputs, wanted: Outputs, temperature: float) -> torch.Tensor:
-    """The divergence of the classes' probabilities, summed over the outputs (Hinton et al. 2015, arXiv 1503.02531)."""
-    import torch
-
-    terms = []
-    for name, target in wanted.items():
-        if target.is_floating_point():
-            q, p = (torch.log_softmax(t.float().flatten(0, -2) / temperature, -1) for t in (found[name], target))
-            apart = torch.nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
-            terms.append(apart * temperature**2)
-    return torch.stack(terms).sum()
-
-
-def mse(found: Outputs, wanted: Outputs, temperature: float) -> torch.Tensor:
-    """The squared error as a share of the teacher's mean square, summed over the outputs."""
-    import torch
-
-    del temperature
-    terms = []
-    for name, target in wanted.items():
-        if target.is_floating_point():
-            size = target.float().square().mean().clamp_min(1e-12)
-            terms.append((found[name].float() - target.float()).square().mean() / size)
-    return torch.stack(terms).sum()
+    return loss
