@@ -131,7 +131,7 @@ class _Chain:
                 f"optc build searches, and writes build/{self.recipe.name}/best.yaml with what it found",
             )
         plugin = registry.load("passes", use.name)
-        recipe, scheme = self.recipe, self.target.SCHEME
+        recipe, scheme = self.recipe, self._scheme(plugin)
         where = f"recipe '{recipe.name}', variant '{self.label.partition('@')[0]}', step '{use.name}'"
         options = schema.parse(plugin.Options, use.options, where, recipe.base)
         reason = plugin.refuse(options, scheme) if plugin.SCHEMED and hasattr(plugin, "refuse") else None
@@ -197,6 +197,12 @@ class _Chain:
         opened = (found.target, found.target_options) if target else _opener(found.format)
         return Other(found.steps[-1].key, *opened)
 
+    def _scheme(self, plugin: Any) -> QuantScheme:
+        """How a step is to quantize: on the target's own format, or in ONNX where the step knows no other."""
+        own: QuantScheme = self.target.SCHEME
+        inside: QuantScheme = getattr(self.target, "QDQ", own)
+        return inside if own.format not in plugin.CONSUMES and inside.format in plugin.CONSUMES else own
+
     def trained(self) -> list[Use]:
         """The steps up to the first that needs the model exported: those that work on the PyTorch module."""
 
@@ -260,7 +266,7 @@ class _Chain:
         others: Mapping[str, Other] | None = None,
         onward: Onward | None = None,
     ) -> None:
-        scheme = self.target.SCHEME if plugin.SCHEMED else None
+        scheme = self._scheme(plugin) if plugin.SCHEMED else None
         tools = _tools(use, plugin, options, scheme)
         reads = roles(plugin, options)
         missing = [role for role in reads if role not in self.digests]
