@@ -13,12 +13,12 @@ from typing import Any
 
 import optimizer
 from optimizer import assess, bundle, choice, gates, scenarios, transforms
-from optimizer.chain import roles
 from optimizer.console import Console
 from optimizer.disk import disk_errors
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.produce import Producer
+from optimizer.steps import roles
 from optimizer.store import Store
 from optimizer.values import RUN_SCHEMA, Candidate, Measurement, Run, Verdict
 

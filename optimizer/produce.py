@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, registry, samples, schema
-from optimizer.chain import Onward, Other, Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
+from optimizer.steps import Onward, Other, Step, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from optimizer import fingerprint, recipe, resolution, search
-from optimizer.chain import Step
 from optimizer.commands import console
 from optimizer.console import Console, duration, table
 from optimizer.plan import Plan
 from optimizer.plan import plan as make_plan
+from optimizer.steps import Step
 from optimizer.store import Store
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from optimizer import formats, registry, schema
 from optimizer.anatomy import macs
 from optimizer.anatomy.onnx import shapes
-from optimizer.chain import Step
 from optimizer.explain.keep import selectors
 from optimizer.explain.variants import Layer
 from optimizer.formats import onnx as onnx_format
@@ -25,6 +24,7 @@ from optimizer.formats import onnx_ready
 from optimizer.formats.feeds import sizes_of
 from optimizer.produce import Producer
 from optimizer.protocols import Feeds, Session
+from optimizer.steps import Step
 from optimizer.values import Artifact
 
 if TYPE_CHECKING:

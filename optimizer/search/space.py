@@ -19,12 +19,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from optimizer import registry
-from optimizer.chain import RefusedError, chain, roles
+from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError
 from optimizer.schema import parse
 from optimizer.search import points
 from optimizer.search.asked import INSERTED, Asked
 from optimizer.search.points import Point
+from optimizer.steps import roles
 
 Row = Mapping[str, Any]
 
