@@ -270,9 +270,7 @@ class Engine:
         self._improve()
 
     def _rivals(self, best: Trial) -> list[Trial]:
-        """A target's best and what may be as good; nothing where it has no rival, or where numbers are exact."""
-        if cost(best).low == cost(best).high:
-            return []
+        """A target's best and what may be as good; nothing where it has no rival."""
         found = [t for t in leaders.able(self._all(), best.target) if cost(t).low <= cost(best).high]
         return found[:FINALISTS] if len(found) > 1 else []
 
