@@ -7,16 +7,17 @@ needs ONNX, and the target's own lowering where a step first needs the target's 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from optimizer import fingerprint, registry, schema
 from optimizer import machine as machines
-from optimizer.errors import OptimizerError, missing_extra
+from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import Recipe, Use
 from optimizer.scheme import QuantScheme
 
@@ -36,39 +37,81 @@ class Step:
     ingredients: dict[str, Any]
     key: str
     label: str  # "int8@openvino: quantize.static", the first place that wants it
+    others: Mapping[str, Other] = field(default_factory=dict)  # further artifacts that it reads, by the user's name
+    onward: Onward | None = None  # how an attempt of a step that measures becomes something that its target runs
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The way of an attempt, whose key is not known yet, to the target that it is measured on."""
+
+    target: str
+    options: BaseModel  # of the target
+    steps: Callable[[str], list[Step]]  # key of an attempt -> the steps that follow it
+
+
+@dataclass(frozen=True)
+class Other:
+    """An artifact that a step reads beside its source, such as a teacher, and how it is opened."""
+
+    key: str
+    target: Any  # the target whose session it becomes
+    options: BaseModel
+
+
+Targets = Callable[[str, str], tuple[Any, BaseModel]]
+"""(Variant, target) -> the target's plugin and its options for that variant."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The steps of a variant on a target, and before them the steps that lead to other artifacts that they read."""
+
+    others: tuple[Step, ...]
+    steps: tuple[Step, ...]
 
 
 class RefusedError(Exception):
     """This variant cannot exist on this target; the text says why."""
 
 
-def chain(
-    recipe: Recipe, digests: Mapping[str, str], variant: str, name: str, target: Any, options: BaseModel
-) -> list[Step]:
+def chain(recipe: Recipe, digests: Mapping[str, str], variant: str, name: str, targets: Targets) -> Chain:
     """The steps of `variant` on the target `name`; `digests` holds the digest of each data role.
 
     Raises RefusedError when the pair cannot exist, OptimizerError for a mistake in the recipe.
     """
+    found = _begun(recipe, digests, variant, name, targets, ())
+    for use in found.uses:
+        found.add(use)
+    found.finish()
+    return Chain(tuple(found.others), tuple(found.steps))
+
+
+def _begun(
+    recipe: Recipe, digests: Mapping[str, str], variant: str, name: str, targets: Targets, trail: tuple[str, ...]
+) -> _Chain:
+    """A chain with `load` as its only step; `trail` names the variants whose chains wait for this one."""
     own = recipe.on(variant, name)
     if own is None:
         raise RefusedError(f"the variant is for {_listed(tuple(recipe.variants[variant]))} alone")  # type: ignore[arg-type]  # names
-    found = _Chain(recipe, digests, f"{variant}@{name}", target, options)
+    found = _Chain(recipe, digests, f"{variant}@{name}", targets, (*trail, variant))
+    found.uses = own.steps
     found.load()
-    for use in own.steps:
-        found.add(use)
-    found.finish()
-    return found.steps
+    return found
 
 
 class _Chain:
     """One variant on one target, step by step."""
 
     def __init__(
-        self, recipe: Recipe, digests: Mapping[str, str], label: str, target: Any, target_options: BaseModel
+        self, recipe: Recipe, digests: Mapping[str, str], label: str, targets: Targets, trail: tuple[str, ...]
     ) -> None:
         self.recipe, self.digests, self.label = recipe, digests, label
-        self.target, self.target_options = target, target_options
+        self.targets, self.trail = targets, trail
+        self.target, self.target_options = targets(*_pair(label))
+        self.uses: list[Use] = []
         self.steps: list[Step] = []
+        self.others: list[Step] = []
         self.lowered = False
 
     @property
@@ -88,17 +131,86 @@ class _Chain:
                 f"optc build searches, and writes build/{self.recipe.name}/best.yaml with what it found",
             )
         plugin = registry.load("passes", use.name)
-        recipe, scheme = self.recipe, self.target.SCHEME
+        recipe, scheme = self.recipe, self._scheme(plugin)
         where = f"recipe '{recipe.name}', variant '{self.label.partition('@')[0]}', step '{use.name}'"
         options = schema.parse(plugin.Options, use.options, where, recipe.base)
         reason = plugin.refuse(options, scheme) if plugin.SCHEMED and hasattr(plugin, "refuse") else None
         if reason:
             raise RefusedError(reason)
+        if getattr(plugin, "EAGER", False):
+            self._refuse_compiled(use.name)
         if use.name not in ("load", "export"):
             self._reach(plugin.CONSUMES, scheme.format if plugin.SCHEMED else None, use.name)
         elif self.format not in plugin.CONSUMES:
-            raise RefusedError(f"{use.name} takes {_listed(plugin.CONSUMES)}, the model is {self.format} by then")
-        self._append(use.name, plugin, options, plugin.PRODUCES or self.format)
+            raise RefusedError(self._too_late(use.name, plugin.CONSUMES))
+        named = plugin.artifacts(options) if hasattr(plugin, "artifacts") else ()
+        others = {name: self._other(name, where) for name in named}
+        through = plugin.measures(options) if hasattr(plugin, "measures") else None
+        onward = None if through is None else self._onward(through, plugin.PRODUCES or self.format)
+        self._append(use.name, plugin, options, plugin.PRODUCES or self.format, others, onward)
+
+    def _onward(self, through: Sequence[Use], produced: str) -> Onward:
+        """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
+
+        def steps(key: str) -> list[Step]:
+            found = _Chain(self.recipe, self.digests, self.label, self.targets, self.trail)
+            found.lowered = self.lowered
+            found.steps = [replace(self.steps[-1], key=key, format=produced)]
+            for use in through:
+                found.add(use)
+            found.finish()
+            return found.steps[1:]
+
+        steps("")
+        return Onward(self.target_name, self.target_options, steps)
+
+    def _refuse_compiled(self, name: str) -> None:
+        """A step that changes the module itself needs its Python code."""
+        file = self.recipe.model.file
+        if file is not None:
+            raise OptimizerError(
+                f"{name} changes a PyTorch module in place, {file.name} is a finished program",
+                "give the module's code: model: {entry: file.py:callable, weights: ..., inputs: ...}",
+            )
+
+    def _other(self, name: str, where: str) -> Other:
+        """The artifact that a step knows as `name`: `original`, VARIANT (before its export), or VARIANT@TARGET."""
+        recipe = self.recipe
+        variant, _, target = name.partition("@")
+        if name == "original":
+            return Other(self.steps[0].key, *_opener(self.steps[0].format))
+        known = [f"{v}{t}" for v in recipe.variants for t in ("", *(f"@{use.name}" for use in recipe.targets))]
+        if name not in known:
+            raise unknown("artifact", name, ["original", *known], where)
+        if variant in self.trail:
+            circle = " -> ".join([*self.trail[self.trail.index(variant) :], variant])
+            raise OptimizerError(f"{where}: '{name}' waits for this very step ({circle})", "name another artifact")
+        try:
+            found = _begun(recipe, self.digests, variant, target or self.target_name, self.targets, self.trail)
+            for use in found.uses if target else found.trained():
+                found.add(use)
+            if target:
+                found.finish()
+        except RefusedError as refusal:
+            raise RefusedError(f"'{name}' cannot be had: {refusal}") from None
+        self.others += [*found.others, *found.steps]
+        opened = (found.target, found.target_options) if target else _opener(found.format)
+        return Other(found.steps[-1].key, *opened)
+
+    def _scheme(self, plugin: Any) -> QuantScheme:
+        """How a step is to quantize: on the target's own format, or in ONNX where the step knows no other."""
+        own: QuantScheme = self.target.SCHEME
+        inside: QuantScheme = getattr(self.target, "QDQ", own)
+        return inside if own.format not in plugin.CONSUMES and inside.format in plugin.CONSUMES else own
+
+    def trained(self) -> list[Use]:
+        """The steps up to the first that needs the model exported: those that work on the PyTorch module."""
+
+        def works(use: Use) -> bool:
+            plugin = registry.load("passes", use.name)
+            return "torch" in plugin.CONSUMES and plugin.PRODUCES in ("torch", None)
+
+        return list(itertools.takewhile(works, self.uses))
 
     def finish(self) -> None:
         if not self.lowered:
@@ -109,7 +221,7 @@ class _Chain:
 
     @property
     def target_name(self) -> str:
-        return self.label.partition("@")[2]
+        return _pair(self.label)[1]
 
     def _reach(self, accepted: tuple[str, ...], wanted: str | None, who: str) -> None:
         """Insert export or lowering until the format is the wanted one, or one that is accepted."""
@@ -118,7 +230,15 @@ class _Chain:
         if wanted and self.format != wanted and self.target.PRODUCES == wanted and not self.lowered:
             self._lower()
         if self.format not in accepted:
-            raise RefusedError(f"{who} takes {_listed(accepted)}, the model is {self.format} by then")
+            raise RefusedError(self._too_late(who, accepted))
+
+    def _too_late(self, who: str, accepted: tuple[str, ...]) -> str:
+        """Why a step cannot stand here, and where it could."""
+        written = {use.name for use in self.uses}
+        culprit = next((s.use for s in self.steps if s.use in written and s.format not in accepted), None)
+        could = any(step.format in accepted for step in self.steps)
+        place = f"; put it before '{culprit}'" if culprit and could else ""
+        return f"{who} takes {_listed(accepted)}, the model is {self.format} by then{place}"
 
     def _export(self, who: str) -> None:
         if self.target.CONSUMES == ("torch",):
@@ -137,8 +257,16 @@ class _Chain:
         self._append(self.target_name, self.target, self.target_options, self.target.PRODUCES)
         self.lowered = True
 
-    def _append(self, use: str, plugin: Any, options: BaseModel, produces: str) -> None:
-        scheme = self.target.SCHEME if plugin.SCHEMED else None
+    def _append(
+        self,
+        use: str,
+        plugin: Any,
+        options: BaseModel,
+        produces: str,
+        others: Mapping[str, Other] | None = None,
+        onward: Onward | None = None,
+    ) -> None:
+        scheme = self._scheme(plugin) if plugin.SCHEMED else None
         tools = _tools(use, plugin, options, scheme)
         reads = roles(plugin, options)
         missing = [role for role in reads if role not in self.digests]
@@ -150,10 +278,25 @@ class _Chain:
             )
         source = self.steps[-1].key if self.steps else None
         ingredients = self._ingredients(use, plugin, options, source, scheme, tools)
+        if others:
+            ingredients["artifacts"] = {name: _ingredient(other) for name, other in others.items()}
+        if onward:
+            ingredients["measured"] = self._measured(onward)
         key = fingerprint.of_value(ingredients)
+        label = f"{self.label}: {use}"
         self.steps.append(
-            Step(use, plugin, options, source, produces, scheme, ingredients, key, f"{self.label}: {use}")
+            Step(use, plugin, options, source, produces, scheme, ingredients, key, label, others or {}, onward)
         )
+
+    def _measured(self, onward: Onward) -> dict[str, Any]:
+        """What times depend on beside the artifact: machine, runtime, the setting, and the way there."""
+        latency = self.recipe.measure.latency
+        return {
+            "machine": machines.here().digest,
+            "target": [onward.target, self.target.VERSION, schema.ingredients(onward.options)],
+            "at": [min(latency.batch), latency.threads, latency.dims] if latency else None,
+            "through": [[step.use, step.key] for step in onward.steps("")],
+        }
 
     def _ingredients(
         self,
@@ -192,6 +335,22 @@ def roles(plugin: Any, options: BaseModel) -> tuple[str, ...]:
     """The data roles that a step reads with these options."""
     found: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
     return found
+
+
+def _pair(label: str) -> tuple[str, str]:
+    """Variant and target of `variant@target`."""
+    variant, _, target = label.partition("@")
+    return variant, target
+
+
+def _opener(artifact_format: str) -> tuple[Any, BaseModel]:
+    target = registry.opener(artifact_format)
+    return target, target.Options()
+
+
+def _ingredient(other: Other) -> list[Any]:
+    """What decides the numbers that another artifact gives: its files, and the runtime with the options it has."""
+    return [other.key, other.target.__name__, other.target.VERSION, schema.ingredients(other.options)]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from optimizer import fingerprint
 from optimizer.errors import OptimizerError
@@ -21,10 +22,17 @@ ROOM_HINT = "free some space (optc cache trim), or set OPTC_STORE to a bigger di
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: temporary file beside it, flush, rename."""
+    with stream_atomically(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def stream_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content replaces `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -103,9 +103,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     targets = _targets(recipe)
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
-    candidates = [
-        _candidate(recipe, digests, variant, name, target, steps) for (variant, name), target in targets.items()
-    ]
+    candidates = [_candidate(recipe, digests, variant, name, targets, steps) for variant, name in targets]
     _refuse_homeless(recipe, candidates)
     plain = next((name for name, uses in recipe.variants.items() if not uses), None)
     baseline = recipe.baseline or plain
@@ -174,18 +172,18 @@ def _candidate(
     digests: Mapping[str, str],
     variant: str,
     name: str,
-    target: tuple[Any, BaseModel],
+    targets: Mapping[tuple[str, str], tuple[Any, BaseModel]],
     steps: dict[str, Step],
 ) -> Candidate:
     """A variant on a target; its steps are added to `steps`, where equal keys are kept once."""
-    found = Candidate(variant, name, (), target[1].model_dump(mode="json"))
+    found = Candidate(variant, name, (), targets[variant, name][1].model_dump(mode="json"))
     try:
-        own = chain(recipe, digests, variant, name, *target)
+        made = chain(recipe, digests, variant, name, lambda *pair: targets[pair])
     except RefusedError as refusal:
         return replace(found, skipped=str(refusal))
-    for step in own:
+    for step in (*made.others, *made.steps):
         steps.setdefault(step.key, step)
-    return replace(found, steps=tuple(s.key for s in own), artifact=own[-1].key)
+    return replace(found, steps=tuple(s.key for s in made.steps), artifact=made.steps[-1].key)
 
 
 def _data(role: str, reference: Any, recipe: Recipe) -> PlannedData:

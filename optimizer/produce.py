@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
-from optimizer.chain import Step, roles
+from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, registry, samples, schema
+from optimizer.chain import Onward, Other, Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
-from optimizer.protocols import Context, Dataset
+from optimizer.protocols import Context, Dataset, Ratio, Session
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -42,6 +45,7 @@ class Producer:
     def __init__(self, plan: Plan, store: Store, console: Console) -> None:
         self.plan, self.store, self.console = plan, store, console
         self.done: dict[str, Produced] = {}
+        self._attempts: dict[str, Artifact] = {}  # what steps that measure try, and where it leads
         self._datasets: dict[str, Dataset] = {}
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
@@ -120,7 +124,7 @@ class Producer:
         return self._from_entry(step, entry, cached=False)
 
     def _run(self, step: Step, out: Path, advance: Callable[[int, int], None]) -> StoredEntry:
-        source = self.done[step.source].artifact if step.source else None
+        source = self._artifact(step.source) if step.source else None
         notes: dict[str, Any] = {}
         warnings: list[str] = []
         looked: dict[object, Looked] = {}
@@ -177,6 +181,9 @@ class Producer:
         latency = self.plan.recipe.measure.latency
         return Context(
             data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
+            artifacts={name: self.done[other.key].artifact for name, other in step.others.items()},
+            open=lambda name: self._opened(step.others[name]),
+            work=self.store.work(step.key),
             scheme=step.scheme,
             seed=self.plan.recipe.seed,
             threads=latency.threads if latency else 1,
@@ -186,7 +193,40 @@ class Producer:
             warn=warn,
             check=check if source else None,
             progress=advance,
+            latency=partial(self._ratio, step.onward, source) if step.onward and source else None,
         )
+
+    def _artifact(self, key: str) -> Artifact:
+        return self._attempts[key] if key in self._attempts else self.done[key].artifact
+
+    def _ratio(self, onward: Onward, source: Artifact, folder: Path) -> Ratio:
+        """Latency of the artifact in `folder` over that of the source, each at the end of its way to the target."""
+        key = fingerprint.of_path(folder)
+        attempt = Artifact(
+            source.format, folder, key, key, formats.read(source.format, folder), formats.size(source.format, folder)
+        )
+        recipe = self.plan.recipe
+        ends = self._taken_on(onward, source), self._taken_on(onward, attempt)
+        feeds = self.samples(source.signature).feeds[0]
+        options = onward.options.model_dump(mode="json")
+        setting = recipe.measure.latency
+        return attempts.ratio(ends, onward.target, options, feeds, setting, recipe.seed, self.plan.machine.digest)
+
+    def _taken_on(self, onward: Onward, artifact: Artifact) -> Artifact:
+        """What an attempt becomes on its way to the target; kept in the store, but no part of the plan."""
+        quiet = self.following(self.plan)
+        quiet.console, quiet._attempts = Console(level=0, err=io.StringIO()), self._attempts
+        self._attempts[artifact.key] = artifact
+        steps = onward.steps(artifact.key)
+        for step in steps:
+            entry = quiet._reusable(step)
+            found = quiet._from_entry(step, entry, cached=True) if entry else quiet._locked(step)
+            self._attempts[step.key] = found.artifact
+        return self._attempts[steps[-1].key]
+
+    def _opened(self, other: Other) -> AbstractContextManager[Session]:
+        found: AbstractContextManager[Session] = other.target.open(self.done[other.key].artifact, other.options)
+        return found
 
     def _look(self, step: Step, source: Artifact | None, folder: Path) -> Looked:
         """Read a folder back and run it against the step's source; files equal to the source's need neither."""
@@ -217,7 +257,7 @@ class Producer:
                 key=step.key,
                 use=step.use,
                 options=_portable(step.options.model_dump()),
-                sources=(step.source,) if step.source else (),
+                sources=(*([step.source] if step.source else []), *(other.key for other in step.others.values())),
                 ingredients=step.ingredients,
                 format=step.format,
                 cached=cached,

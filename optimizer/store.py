@@ -26,6 +26,7 @@ from optimizer.errors import OptimizerError
 
 LAYOUT = 1
 STALE_SECONDS = 24 * 3600.0
+ABANDONED_SECONDS = 30 * 24 * 3600.0  # an interrupted training is gone on with until then
 LITTLE_ROOM = 4 << 20  # bytes
 
 
@@ -70,7 +71,7 @@ class Store:
         root = (path or default_root()).expanduser().absolute()
         store = cls(root, warn)
         with disk_errors(root):
-            for folder in ("objects", "staging", "locks", "slots"):
+            for folder in ("objects", "staging", "locks", "slots", "work"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
             if not os.access(root / "staging", os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", str(root))
@@ -147,6 +148,15 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def work(self, key: str) -> Path:
+        """The folder of what an unfinished step keeps between two runs; whoever uses it makes it."""
+        return self.root / "work" / key
+
+    def unfinished(self) -> dict[str, int]:
+        """Key -> bytes of every step that was begun and left something to go on with."""
+        folders = sorted((self.root / "work").glob("*"))
+        return {f.name: sum(file.stat().st_size for file in fingerprint.files_below(f)) for f in folders}
+
     def commit(self, staged: Path, key: str, record: Mapping[str, Any]) -> StoredEntry:
         """Make the staged files the entry of `key`. All or nothing: flush, marker, rename."""
         folder, target = staged.parent, self._folder(key)
@@ -169,6 +179,7 @@ class Store:
                 self._remove(target)
             folder.rename(target)
             _flush(target.parent)
+        shutil.rmtree(self.work(key), ignore_errors=True)
         return self._read(target)
 
     def last(self, slot: str) -> dict[str, Any] | None:
@@ -223,10 +234,10 @@ class Store:
         return damaged
 
     def clear(self) -> int:
-        """Remove every entry; returns the bytes freed."""
+        """Remove every entry, and what unfinished steps have left; returns the bytes freed."""
         with self._alone("clear"):
-            freed = sum(entry.size for entry in self.entries())
-            for name in ("objects", "slots"):
+            freed = sum(entry.size for entry in self.entries()) + sum(self.unfinished().values())
+            for name in ("objects", "slots", "work"):
                 shutil.rmtree(self.root / name)
                 (self.root / name).mkdir()
         return freed
@@ -266,6 +277,10 @@ class Store:
             dead = bool(owner) and owner[0].isdigit() and not _alive(int(owner[0]))
             with contextlib.suppress(OSError):
                 if dead or time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.root / "work").iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
 
 

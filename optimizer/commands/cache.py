@@ -32,15 +32,23 @@ def list_(ctx: typer.Context, store: Root = None, json: Json = False) -> None:
     """List every stored artifact, most recently used first."""
     screen, found = console(ctx), Store.open(store, console(ctx).warn)
     entries = found.entries()
-    total = sum(entry.size for entry in entries)
+    total, unfinished = sum(entry.size for entry in entries), found.unfinished()
     if json:
-        document = {"root": str(found.root), "bytes": total, "entries": [_document(e) for e in entries]}
+        document = {
+            "root": str(found.root),
+            "bytes": total,
+            "entries": [_document(e) for e in entries],
+            "unfinished": unfinished,
+        }
         screen.print(jsonlib.dumps(document, indent=1))
         return
     rows = [[e.key[:12], e.use, e.format, size(e.size), _day(e.created), _day(e.used)] for e in entries]
     if rows:
         screen.print(table(rows, ["key", "made by", "format", "size", "made", "used"], right=[3]))
     screen.print(f"{len(entries)} entries, {size(total)} in {found.root}")
+    if unfinished:
+        kept = f"{size(sum(unfinished.values()))}, which the next build goes on with"
+        screen.print(f"{len(unfinished)} unfinished steps ({', '.join(key[:12] for key in unfinished)}) keep {kept}")
 
 
 @app.command()
@@ -78,7 +86,7 @@ def verify(ctx: typer.Context, store: Root = None, json: Json = False) -> None:
 
 @app.command()
 def clear(ctx: typer.Context, store: Root = None, json: Json = False) -> None:
-    """Remove every artifact; the next build makes them again."""
+    """Remove every artifact and what unfinished steps keep; the next build makes them again."""
     screen, found = console(ctx), Store.open(store, console(ctx).warn)
     freed = found.clear()
     screen.print(jsonlib.dumps({"freed": freed}) if json else f"freed {size(freed)} in {found.root}")

@@ -46,6 +46,15 @@ class Stream:
         for start in range(0, len(chosen), size):
             yield self._batch(chosen[start : start + size])
 
+    def at(self, places: np.ndarray) -> Batch:
+        """The examples at these places of the subset in file order, in the order given."""
+        return self._batch(np.sort(self.order)[places])
+
+    @property
+    def pads(self) -> dict[str, float]:
+        """Input name -> the value that fills up ragged examples."""
+        return {feed.name: feed.pad or 0.0 for feed in self.feeds}
+
     def example(self, index: int) -> Example:
         """One row of the source after all transforms."""
         with_place = f"data '{self.name}', example {index}"

@@ -40,6 +40,8 @@ def size(format: str, path: Path) -> int:
 def hand_on(format: str, path: Path, out: Path) -> None:
     """Put the artifact's files into `out` unchanged: links where that is allowed, else copies."""
     for file in _module(format).files(path):
+        if not file.is_relative_to(path):
+            continue  # the user's, which the artifact refers to
         to = out / file.relative_to(path)
         if format == "onnx" and file.name != "model.onnx":  # onnx.checker refuses linked external data as an attack
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.edits import Edit
 from optimizer.values import Signature
 
 if TYPE_CHECKING:
@@ -28,14 +29,24 @@ class Record:
     task: str | None = None
     dims: dict[str, tuple[int, int]] = field(default_factory=dict)  # smallest and largest size to support
     seed: int = 0  # of weights that the entry's callable draws
+    edits: tuple[Edit, ...] = ()  # what passes changed in the module, in order
     digests: dict[str, str] = field(default_factory=dict)
     bytes: int = 0  # parameters and buffers
+    masked: tuple[str, ...] = ()  # parameters whose zeros stay zero in training
+    state: str | None = None  # trained weights: a .safetensors file beside module.json, loaded after everything else
     layout: int = LAYOUT
 
     @property
     def origin(self) -> str:
         """The model in the user's words, for messages."""
         return str(self.entry or self.file or self.hf)
+
+    @property
+    def compiled(self) -> str | None:
+        """What kind of compiled program the module is, whose weights cannot be trained or cut; None for Python code."""
+        if self.file is None:
+            return None
+        return "a TorchScript archive" if self.scripted else "a program of torch.export"
 
     @property
     def scripted(self) -> bool:

@@ -1,14 +1,15 @@
 """The format `torch`: `module.json`, which says how to rebuild a PyTorch module from the user's own files.
 
-Nothing is pickled and no weight is copied: the record refers to code and weights by absolute path and digest,
-and a file that has changed since is refused.
+Nothing is pickled and none of the user's weights is copied: the record refers to code and weights by absolute path and
+digest, and a file that has changed since is refused. A module is rebuilt in this order: the user's code, the user's
+weights, the edits of pruning steps (`edits`), and last the weights that training left beside the record (`state`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Built", "Record", "TorchModel", "as_array", "as_tensor", "digests", "files", "flat_outputs", "load_record",
-    "open_model", "read", "referred", "size", "write",
+    "moved", "open_model", "read", "referred", "size", "write", "write_trained",
 ]  # fmt: skip
 FILE = "module.json"
+TRAINED = "trained.safetensors"
 
 
 class TorchModel:
@@ -83,6 +85,26 @@ def write(record: Record, out: Path) -> None:
     (out / FILE).write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
 
+def write_trained(record: Record, module: nn.Module, out: Path) -> Record:
+    """Write the module's weights and a record that rebuilds it into the directory `out`; returns that record.
+
+    `record` is that of the artifact that the module was opened from, or one with the edits that were made since.
+    Raises OptimizerError for weights that are NaN or infinite.
+    """
+    from optimizer.formats import weights
+
+    state = module.state_dict()
+    weights.write(state, out / TRAINED, record.origin)
+    trained = replace(
+        record,
+        state=TRAINED,
+        digests={**record.digests, "state": fingerprint.of_path(out / TRAINED)},
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+    )
+    write(trained, out)
+    return trained
+
+
 def load_record(path: Path) -> Record:
     """The record in the directory `path`; raises OptimizerError when there is none that this version reads."""
     try:
@@ -95,15 +117,32 @@ def load_record(path: Path) -> Record:
 def read(path: Path) -> Signature:
     """The signature of the module, once its files are seen to be there."""
     record = load_record(path)
-    for file in referred(record).values():
+    for file in (*referred(record).values(), *_own(record, path)):
         if not file.exists():
             raise _moved(record, file, "is gone")
     return record.signature
 
 
 def files(path: Path) -> list[Path]:
-    """The files that the module is rebuilt from."""
-    return [path / FILE, *referred(load_record(path)).values()]
+    """The files that the module is rebuilt from: the artifact's own first, then the user's."""
+    record = load_record(path)
+    return [path / FILE, *_own(record, path), *referred(record).values()]
+
+
+def _own(record: Record, path: Path) -> list[Path]:
+    """Files beside the record in its directory."""
+    return [path / record.state] if record.state else []
+
+
+def moved(path: Path) -> bool:
+    """Whether a file that the module in the directory `path` is rebuilt from is gone, or is another one by now."""
+    try:
+        read(path)
+        record = load_record(path)
+        now = digests(record)
+    except OptimizerError:
+        return True
+    return any(now[name] != digest for name, digest in record.digests.items() if name in now)
 
 
 def size(path: Path) -> int:
@@ -131,15 +170,22 @@ def open_model(path: Path) -> TorchModel:
 
     Raises OptimizerError when a file is gone or has changed since the artifact was made.
     """
-    from optimizer.formats import modules
+    from optimizer.formats import modules, sparsity, weights
 
     read(path)
     record = load_record(path)
-    now = digests(record)
+    now, places = digests(record), referred(record)
+    if record.state:
+        places["state"] = path / record.state
+        now["state"] = fingerprint.of_path(places["state"])
     for name, digest in record.digests.items():
         if now.get(name) != digest:
-            raise _moved(record, referred(record).get(name, Path(record.origin)), "has changed since it was loaded")
-    return TorchModel(modules.build(record), record)
+            raise _moved(record, places.get(name, Path(record.origin)), "has changed since it was loaded")
+    built = modules.build(record)
+    if record.state:
+        weights.load_into(built.module, path / record.state)
+    sparsity.hold(built.module, record.masked)
+    return TorchModel(built, record)
 
 
 def _moved(record: Record, file: Path, what: str) -> OptimizerError:

@@ -49,6 +49,29 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def write(state: Mapping[str, torch.Tensor], path: Path, origin: str) -> None:
+    """Write a state dict as `.safetensors`, tensors that share memory once, under the first of their names.
+
+    Raises OptimizerError naming tensors that hold NaN or infinity; `origin` is the model in the user's words.
+    """
+    from safetensors.torch import save_file
+
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if bad:
+        raise OptimizerError(
+            f"{origin}: these weights hold NaN or infinity: {_listed(bad)}", "train with a lower lr, or with clip: 1"
+        )
+    kept: dict[str, torch.Tensor] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in seen:  # tied: loading into the module ties them again
+            continue
+        seen.add(place)
+        kept[name] = tensor.detach().cpu().contiguous().clone()  # a view's file would hold what it is a view of
+    save_file(kept, path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors import SafetensorError

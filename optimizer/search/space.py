@@ -69,7 +69,7 @@ class Space:
             return f"{idle[0]} changes nothing for {point.target}"
         try:
             options = parse(target.Options, {**use.options, **point.options}, where, recipe.base)
-            chain(recipe, self.roles, self.asked.variant, point.target, target, options)
+            chain(recipe, self.roles, self.asked.variant, point.target, lambda *_: (target, options))
         except RefusedError as refused:
             return str(refused)
         except OptimizerError as error:

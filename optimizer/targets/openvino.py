@@ -43,6 +43,19 @@ SCHEME = QuantScheme(
     weight_only=(4, 8),
     half=("fp16", "bf16"),
 )
+# What a step that works on ONNX alone writes pairs around: the CPU plugin takes them up as it takes its own
+# FakeQuantize, zero points included.
+QDQ = QuantScheme(
+    target="openvino",
+    format="onnx",
+    quantize_bias=False,
+    ops=(
+        "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool",
+        "GlobalAveragePool", "Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
+    ),
+    constant_weights_only=("MatMul", "Gemm"),
+    float_outputs=("MatMul", "Gemm"),
+)  # fmt: skip
 COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")
 INTEGERS = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
 

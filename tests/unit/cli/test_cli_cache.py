@@ -102,3 +102,18 @@ def test_what_is_no_size(text: str) -> None:
 @given(st.integers(0, 10**6), st.sampled_from(["kB", "MB", "GB", "KiB", "MiB"]))
 def test_sizes_scale_with_their_unit(count: int, unit: str) -> None:
     assert parse_size(f"{count}{unit}") == count * parse_size(f"1{unit}")
+
+
+def test_what_unfinished_steps_keep_is_shown_and_cleared(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    work = filled.work("d" * 64)
+    work.mkdir()
+    (work / "checkpoint.pt").write_bytes(b"x" * 2000)
+    assert run("list", "--store", str(filled.root)) == EXIT_OK
+    assert "1 unfinished steps (dddddddddddd) keep 2 kB" in capsys.readouterr().out.splitlines()[-1]
+    with filled.stage("d" * 64) as staged:
+        (staged / "model.onnx").write_bytes(b"m")
+        filled.commit(staged, "d" * 64, {"use": "finetune", "format": "torch"})
+    assert not work.exists(), "a finished step keeps nothing"
+    work.mkdir()
+    assert run("clear", "--store", str(filled.root)) == EXIT_OK
+    assert not work.exists()
