@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, registry, samples, schema
-from optimizer.chain import Onward, Other, Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
+from optimizer.steps import Onward, Other, Step, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -64,6 +64,18 @@ class Producer:
         self.store.remember(self.plan.slot(step), step.ingredients)
         self.done[step.key] = found
         return found
+
+    def rehearse(self, step: Step, out: Path) -> None:
+        """Run a step, whose source is made, into a folder: nothing is stored, checked or told."""
+        source = self.done[step.source].artifact if step.source else None
+
+        def unchecked(folder: Path) -> Check:
+            found = self._look(step, source, folder).check
+            assert found is not None
+            return found
+
+        context = self._context(step, source, {}, lambda text: None, unchecked, lambda done, total: None)
+        step.plugin.run(source, step.options, context, out)
 
     def dataset(self, role: str) -> Dataset:
         """The data set of a role, opened once, fitted to the model's signature."""

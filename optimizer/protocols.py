@@ -163,7 +163,8 @@ class Target(Pass, Protocol):
     Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
     `side_by_side(options, callers) -> options`, the options under which that many callers of one session run at the
     same time, where the runtime has to be told when it opens the model. `SEARCH`, options of its own that `auto` tries.
-    `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
+    `QDQ`, how Q/DQ pairs in ONNX should be placed for it, where `SCHEME` wants another format: for steps that know ONNX
+    only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
     """
 
     SCHEME: QuantScheme

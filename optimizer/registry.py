@@ -26,6 +26,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "prune.depth": "optimizer.passes.prune_depth",
         "prune.weights": "optimizer.passes.prune_weights",
         "quantize.static": "optimizer.passes.quantize_static",
+        "qat": "optimizer.passes.quantize_static.qat",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",
         "half": "optimizer.passes.half",

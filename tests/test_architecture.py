@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, str]] = [
     ("2a", "protocols recipe registry store selectors scores usercode transforms"),
     ("2b", "formats"),
     ("2c", "training"),
-    ("3", "passes targets sources metrics layouts shorthand"),
+    ("3", "passes targets sources metrics layouts shorthand steps"),
     ("4", "equivalence gates samples dataset chain measure"),
     ("5a", "attempts plan worker report bundle listing anatomy sketch testing"),
     ("5b", "choice resolution produce doctor documents inspection starter"),
