@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
 from optimizer.chain import Other, Step, roles
@@ -18,6 +18,9 @@ from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Session
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
+
+if TYPE_CHECKING:
+    from optimizer.dataset.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Producer:
     def __init__(self, plan: Plan, store: Store, console: Console) -> None:
         self.plan, self.store, self.console = plan, store, console
         self.done: dict[str, Produced] = {}
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, Stream] = {}
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
 
@@ -62,7 +65,7 @@ class Producer:
         self.done[step.key] = found
         return found
 
-    def dataset(self, role: str) -> Dataset:
+    def dataset(self, role: str) -> Stream:
         """The data set of a role, opened once, fitted to the model's signature."""
         if role not in self._datasets:
             planned = self.plan.data[role]
@@ -165,7 +168,7 @@ class Producer:
         given = self.samples(signature) if signature else None
         latency = self.plan.recipe.measure.latency
         return Context(
-            data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
+            data=self._data(step, notes, advance),
             artifacts={name: self.done[other.key].artifact for name, other in step.others.items()},
             open=lambda name: self._opened(step.others[name]),
             work=self.store.work(step.key),
@@ -179,6 +182,16 @@ class Producer:
             check=check if source else None,
             progress=advance,
         )
+
+    def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
+        """The data that a step reads; what it trains on holds nothing that models are judged on."""
+        found: dict[str, Dataset] = {role: self.dataset(role) for role in roles(step.plugin, step.options)}
+        judged = {role: self.dataset(role) for role in ("evaluate", "select") if role in self.plan.data}
+        if "train" in found and judged:
+            drop = getattr(step.options, "overlap", "refuse") == "drop"
+            found["train"], counts = dataset.apart(self.dataset("train"), judged, drop, advance)
+            notes["shared examples"] = counts
+        return found
 
     def _opened(self, other: Other) -> AbstractContextManager[Session]:
         found: AbstractContextManager[Session] = other.target.open(self.done[other.key].artifact, other.options)

@@ -230,3 +230,16 @@ def test_finetune_refuses(
     with pytest.raises(OptimizerError, match=message):
         built(folder, store, {"s": [{"finetune": {**QUICK, **options}}]}, **changes)
     assert not [e for e in store.entries() if e.use == "finetune"], "nothing is half-written"
+
+
+def test_training_on_what_is_evaluated_is_refused_or_left_out(folder: Path, store: Store) -> None:
+    train, test = blobs(240, 1), blobs(90, 2)
+    assert train.labels is not None and test.labels is not None
+    both = np.concatenate([train.feeds["x"], test.feeds["x"][:4]])
+    np.savez(folder / "train.npz", x=both, y=np.concatenate([train.labels, test.labels[:4]]))
+    with pytest.raises(OptimizerError, match=r"4 of 244 examples of the training data .* \(rows 240, 241, 242, ...\)"):
+        built(folder, store, {"s": [{"finetune": QUICK}]})
+    found = built(folder, store, {"s": [{"finetune": {**QUICK, "overlap": "drop"}}]})
+    assert notes(found, "finetune")["shared examples"] == {"evaluate": 4, "select": 0}
+    training = notes(found, "finetune")["training"]
+    assert training["examples"] + training["held_back"] == 240
