@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimizer import dataset, disk, equivalence, formats, registry, samples, schema
+from optimizer import dataset, disk, equivalence, formats, ranks, registry, samples, schema
 from optimizer.chain import Other, Step, roles
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
@@ -134,7 +135,11 @@ class Producer:
             return found
 
         start = time.perf_counter()
-        step.plugin.run(source, step.options, self._context(step, source, notes, warn, check, advance), out)
+        context = self._context(step, source, notes, warn, check, advance)
+        if source and getattr(step.options, "processes", 1) > 1:
+            self._shared(step, source, context, out)
+        else:
+            step.plugin.run(source, step.options, context, out)
         result = look(out)
         if result.check and result.check.outcome == "fail":
             raise OptimizerError(
@@ -154,6 +159,28 @@ class Producer:
             "bytes": result.size,
         }
         return self.store.commit(out, step.key, record)
+
+    def _shared(self, step: Step, source: Artifact, context: Context, out: Path) -> None:
+        """Run a step in several processes."""
+        given = {"note": context.note, "warn": context.warn, "progress": context.progress}
+        with tempfile.TemporaryDirectory(prefix="optc-ranks-") as folder:
+            job = ranks.Job(
+                use=step.use,
+                options=step.options.model_dump(mode="json"),
+                source=source,
+                signature=self._signature() or source.signature,
+                seed=context.seed,
+                threads=context.threads,
+                work=str(context.work),
+                out=str(out),
+                data=ranks.written(context.data, context.seed, Path(folder)),
+                others={name: self._beside(other) for name, other in step.others.items()},
+            )
+            ranks.run(job, step.options.processes, Path(folder), lambda kind, values: given[kind](*values))  # type: ignore[attr-defined,operator]  # as asked; a function for each kind
+
+    def _beside(self, other: Other) -> ranks.Beside:
+        artifact = self.done[other.key].artifact
+        return ranks.Beside(artifact, other.target.__name__, other.options.model_dump(mode="json"))
 
     def _context(
         self,

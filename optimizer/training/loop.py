@@ -98,7 +98,9 @@ class _Training:
         """Train, and leave the module in the state that is kept."""
         self.module.to(self.where)
         state = self._begun()
-        if self.work and checkpoint.resume(self.work, state):
+        resumed = self.work is not None and checkpoint.resume(self.work, state)
+        devices.wait()  # the first process writes checkpoints, which the others must not read as those of before
+        if resumed:
             self.progress(state.step, state.history.total)
         elif len(self.held):
             self._validate(state)
