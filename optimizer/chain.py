@@ -6,48 +6,19 @@ needs ONNX, and the target's own lowering where a step first needs the target's 
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from optimizer import fingerprint, registry, schema
 from optimizer import machine as machines
-from optimizer.errors import OptimizerError, missing_extra, unknown
+from optimizer.errors import OptimizerError, unknown
 from optimizer.recipe import Recipe, Use
 from optimizer.scheme import QuantScheme
-
-KEY_LAYOUT = 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One function from an artifact to an artifact, with everything that decides its result."""
-
-    use: str
-    plugin: Any
-    options: BaseModel
-    source: str | None  # key of the step before
-    format: str  # artifact format that it produces
-    scheme: QuantScheme | None
-    ingredients: dict[str, Any]
-    key: str
-    label: str  # "int8@openvino: quantize.static", the first place that wants it
-    others: Mapping[str, Other] = field(default_factory=dict)  # further artifacts that it reads, by the user's name
-
-
-@dataclass(frozen=True)
-class Other:
-    """An artifact that a step reads beside its source, such as a teacher, and how it is opened."""
-
-    key: str
-    target: Any  # the target whose session it becomes
-    options: BaseModel
-
+from optimizer.steps import Onward, Other, Step, ingredient_of, ingredients_of, roles, tools_of
 
 Targets = Callable[[str, str], tuple[Any, BaseModel]]
 """(Variant, target) -> the target's plugin and its options for that variant."""
@@ -121,7 +92,7 @@ class _Chain:
                 f"optc build searches, and writes build/{self.recipe.name}/best.yaml with what it found",
             )
         plugin = registry.load("passes", use.name)
-        recipe, scheme = self.recipe, self.target.SCHEME
+        recipe, scheme = self.recipe, self._scheme(plugin)
         where = f"recipe '{recipe.name}', variant '{self.label.partition('@')[0]}', step '{use.name}'"
         options = schema.parse(plugin.Options, use.options, where, recipe.base)
         reason = plugin.refuse(options, scheme) if plugin.SCHEMED and hasattr(plugin, "refuse") else None
@@ -135,7 +106,24 @@ class _Chain:
             raise RefusedError(self._too_late(use.name, plugin.CONSUMES))
         named = plugin.artifacts(options) if hasattr(plugin, "artifacts") else ()
         others = {name: self._other(name, where) for name in named}
-        self._append(use.name, plugin, options, plugin.PRODUCES or self.format, others)
+        through = plugin.measures(options) if hasattr(plugin, "measures") else None
+        onward = None if through is None else self._onward(through, plugin.PRODUCES or self.format)
+        self._append(use.name, plugin, options, plugin.PRODUCES or self.format, others, onward)
+
+    def _onward(self, through: Sequence[Use], produced: str) -> Onward:
+        """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
+
+        def steps(key: str) -> list[Step]:
+            found = _Chain(self.recipe, self.digests, self.label, self.targets, self.trail)
+            found.lowered = self.lowered
+            found.steps = [replace(self.steps[-1], key=key, format=produced)]
+            for use in through:
+                found.add(use)
+            found.finish()
+            return found.steps[1:]
+
+        steps("")
+        return Onward(self.target_name, self.target_options, steps)
 
     def _refuse_compiled(self, name: str) -> None:
         """A step that changes the module itself needs its Python code."""
@@ -169,6 +157,12 @@ class _Chain:
         self.others += [*found.others, *found.steps]
         opened = (found.target, found.target_options) if target else _opener(found.format)
         return Other(found.steps[-1].key, *opened)
+
+    def _scheme(self, plugin: Any) -> QuantScheme:
+        """How a step is to quantize: on the target's own format, or in ONNX where the step knows no other."""
+        own: QuantScheme = self.target.SCHEME
+        inside: QuantScheme = getattr(self.target, "QDQ", own)
+        return inside if own.format not in plugin.CONSUMES and inside.format in plugin.CONSUMES else own
 
     def trained(self) -> list[Use]:
         """The steps up to the first that needs the model exported: those that work on the PyTorch module."""
@@ -225,10 +219,16 @@ class _Chain:
         self.lowered = True
 
     def _append(
-        self, use: str, plugin: Any, options: BaseModel, produces: str, others: Mapping[str, Other] | None = None
+        self,
+        use: str,
+        plugin: Any,
+        options: BaseModel,
+        produces: str,
+        others: Mapping[str, Other] | None = None,
+        onward: Onward | None = None,
     ) -> None:
-        scheme = self.target.SCHEME if plugin.SCHEMED else None
-        tools = _tools(use, plugin, options, scheme)
+        scheme = self._scheme(plugin) if plugin.SCHEMED else None
+        tools = tools_of(use, plugin, options, scheme)
         reads = roles(plugin, options)
         missing = [role for role in reads if role not in self.digests]
         if missing:
@@ -238,50 +238,27 @@ class _Chain:
                 f"add data: {{{missing[0]}: <card/split or file>}}; random data is never used instead",
             )
         source = self.steps[-1].key if self.steps else None
-        ingredients = self._ingredients(use, plugin, options, source, scheme, tools)
+        data = {role: self.digests[role] for role in reads}
+        ingredients = ingredients_of(use, plugin, options, source, scheme, tools, data, self.recipe.seed)
         if others:
-            ingredients["artifacts"] = {name: _ingredient(other) for name, other in others.items()}
+            ingredients["artifacts"] = {name: ingredient_of(other) for name, other in others.items()}
+        if onward:
+            ingredients["measured"] = self._measured(onward)
         key = fingerprint.of_value(ingredients)
         label = f"{self.label}: {use}"
-        self.steps.append(Step(use, plugin, options, source, produces, scheme, ingredients, key, label, others or {}))
+        self.steps.append(
+            Step(use, plugin, options, source, produces, scheme, ingredients, key, label, others or {}, onward)
+        )
 
-    def _ingredients(
-        self,
-        use: str,
-        plugin: Any,
-        options: BaseModel,
-        source: str | None,
-        scheme: QuantScheme | None,
-        tools: dict[str, str],
-    ) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "layout": KEY_LAYOUT,
-            "use": use,
-            "version": plugin.VERSION,
-            "options": _compile_options(plugin, options),
-            "source": source,
-            "tools": tools,
+    def _measured(self, onward: Onward) -> dict[str, Any]:
+        """What times depend on beside the artifact: machine, runtime, the setting, and the way there."""
+        latency = self.recipe.measure.latency
+        return {
+            "machine": machines.here().digest,
+            "target": [onward.target, self.target.VERSION, schema.ingredients(onward.options)],
+            "at": [min(latency.batch), latency.threads, latency.dims] if latency else None,
+            "through": [[step.use, step.key] for step in onward.steps("")],
         }
-        reads = roles(plugin, options)
-        if reads:
-            found["data"] = {role: self.digests[role] for role in reads}
-            found["seed"] = self.recipe.seed
-        if scheme:
-            found["scheme"] = fingerprint.of_value(vars(scheme))
-        return found
-
-
-def _compile_options(plugin: Any, options: BaseModel) -> dict[str, Any]:
-    """The options that decide the files: a target names them in COMPILE, the others only open the files."""
-    found = schema.ingredients(options)
-    kept = getattr(plugin, "COMPILE", None)
-    return {k: v for k, v in found.items() if (kept is None or k in kept) and k != "license"}
-
-
-def roles(plugin: Any, options: BaseModel) -> tuple[str, ...]:
-    """The data roles that a step reads with these options."""
-    found: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
-    return found
 
 
 def _pair(label: str) -> tuple[str, str]:
@@ -295,33 +272,5 @@ def _opener(artifact_format: str) -> tuple[Any, BaseModel]:
     return target, target.Options()
 
 
-def _ingredient(other: Other) -> list[Any]:
-    """What decides the numbers that another artifact gives: its files, and the runtime with the options it has."""
-    return [other.key, other.target.__name__, other.target.VERSION, schema.ingredients(other.options)]
-
-
 def _listed(names: tuple[str, ...]) -> str:
     return " or ".join(names)
-
-
-def _tools(use: str, plugin: Any, options: BaseModel, scheme: QuantScheme | None) -> dict[str, str]:
-    """Distribution -> version of what a step works with; OptimizerError naming the extra of one that is missing."""
-    names = plugin.tools(options) if hasattr(plugin, "tools") else plugin.TOOLS
-    if scheme and hasattr(plugin, "scheme_tools"):
-        names = plugin.scheme_tools(scheme)
-    found = {}
-    for name in names:
-        version = machines.version_of(name)
-        if version is None:
-            raise missing_extra(name, extra_of(name), f"'{use}'")
-        found[name] = version
-    return found
-
-
-def extra_of(distribution: str) -> str:
-    """The extra of this package that brings a distribution, "all" when none does."""
-    for line in importlib.metadata.requires("optc") or []:
-        found = re.match(r"([A-Za-z0-9._-]+).*extra == ['\"]([\w-]+)['\"]", line)
-        if found and found[1].lower() == distribution.lower() and found[2] not in ("all", "dev"):
-            return found[2]
-    return "all"

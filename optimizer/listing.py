@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optimizer import content, recipe, registry, transforms
-from optimizer.chain import extra_of
 from optimizer.dataset import cards
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.machine import version_of
 from optimizer.registry import Kind
+from optimizer.steps import extra_of
 
 Section = Literal["recipes", "passes", "targets", "sources", "metrics", "layouts", "transforms", "cards"]
 SECTIONS: tuple[Section, ...] = get_args(Section)

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from optimizer import dataset, fingerprint, gates, registry, schema
 from optimizer import machine as machines
-from optimizer.chain import KEY_LAYOUT, RefusedError, Step, chain, extra_of
+from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import DataSpec, Recipe, Use
+from optimizer.steps import KEY_LAYOUT, Step, extra_of
 from optimizer.values import Candidate, Machine, Relation
 
 READABLE = {"text": ("text",), "json": ("json", "number")}

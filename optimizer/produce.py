@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimizer import dataset, disk, equivalence, formats, ranks, registry, samples, schema
-from optimizer.chain import Other, Step, roles
+from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, ranks, registry, samples, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
-from optimizer.protocols import Context, Dataset, Session
+from optimizer.protocols import Context, Dataset, Ratio, Session
+from optimizer.steps import Onward, Other, Step, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -47,6 +48,7 @@ class Producer:
     def __init__(self, plan: Plan, store: Store, console: Console) -> None:
         self.plan, self.store, self.console = plan, store, console
         self.done: dict[str, Produced] = {}
+        self._attempts: dict[str, Artifact] = {}  # what steps that measure try, and where it leads
         self._datasets: dict[str, Stream] = {}
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
@@ -65,6 +67,18 @@ class Producer:
         self.store.remember(self.plan.slot(step), step.ingredients)
         self.done[step.key] = found
         return found
+
+    def rehearse(self, step: Step, out: Path) -> None:
+        """Run a step, whose source is made, into a folder: nothing is stored, checked or told."""
+        source = self.done[step.source].artifact if step.source else None
+
+        def unchecked(folder: Path) -> Check:
+            found = self._look(step, source, folder).check
+            assert found is not None
+            return found
+
+        context = self._context(step, source, {}, lambda text: None, unchecked, lambda done, total: None)
+        step.plugin.run(source, step.options, context, out)
 
     def dataset(self, role: str) -> Stream:
         """The data set of a role, opened once, fitted to the model's signature."""
@@ -113,7 +127,7 @@ class Producer:
         return self._from_entry(step, entry, cached=False)
 
     def _run(self, step: Step, out: Path, advance: Callable[[int, int], None]) -> StoredEntry:
-        source = self.done[step.source].artifact if step.source else None
+        source = self._artifact(step.source) if step.source else None
         notes: dict[str, Any] = {}
         warnings: list[str] = []
         looked: dict[object, Looked] = {}
@@ -137,7 +151,7 @@ class Producer:
         start = time.perf_counter()
         context = self._context(step, source, notes, warn, check, advance)
         if source and getattr(step.options, "processes", 1) > 1:
-            self._shared(step, source, context, out)
+            ranks.run(step, source, self._signature() or source.signature, context, out)
         else:
             step.plugin.run(source, step.options, context, out)
         result = look(out)
@@ -159,28 +173,6 @@ class Producer:
             "bytes": result.size,
         }
         return self.store.commit(out, step.key, record)
-
-    def _shared(self, step: Step, source: Artifact, context: Context, out: Path) -> None:
-        """Run a step in several processes."""
-        given = {"note": context.note, "warn": context.warn, "progress": context.progress}
-        with tempfile.TemporaryDirectory(prefix="optc-ranks-") as folder:
-            job = ranks.Job(
-                use=step.use,
-                options=step.options.model_dump(mode="json"),
-                source=source,
-                signature=self._signature() or source.signature,
-                seed=context.seed,
-                threads=context.threads,
-                work=str(context.work),
-                out=str(out),
-                data=ranks.written(context.data, context.seed, Path(folder)),
-                others={name: self._beside(other) for name, other in step.others.items()},
-            )
-            ranks.run(job, step.options.processes, Path(folder), lambda kind, values: given[kind](*values))  # type: ignore[attr-defined,operator]  # as asked; a function for each kind
-
-    def _beside(self, other: Other) -> ranks.Beside:
-        artifact = self.done[other.key].artifact
-        return ranks.Beside(artifact, other.target.__name__, other.options.model_dump(mode="json"))
 
     def _context(
         self,
@@ -208,6 +200,7 @@ class Producer:
             warn=warn,
             check=check if source else None,
             progress=advance,
+            latency=partial(self._ratio, step.onward, source) if step.onward and source else None,
         )
 
     def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
@@ -219,6 +212,34 @@ class Producer:
             found["train"], counts = dataset.apart(self.dataset("train"), judged, drop, advance)
             notes["shared examples"] = counts
         return found
+
+    def _artifact(self, key: str) -> Artifact:
+        return self._attempts[key] if key in self._attempts else self.done[key].artifact
+
+    def _ratio(self, onward: Onward, source: Artifact, folder: Path) -> Ratio:
+        """Latency of the artifact in `folder` over that of the source, each at the end of its way to the target."""
+        key = fingerprint.of_path(folder)
+        attempt = Artifact(
+            source.format, folder, key, key, formats.read(source.format, folder), formats.size(source.format, folder)
+        )
+        recipe = self.plan.recipe
+        ends = self._taken_on(onward, source), self._taken_on(onward, attempt)
+        feeds = self.samples(source.signature).feeds[0]
+        options = onward.options.model_dump(mode="json")
+        setting = recipe.measure.latency
+        return attempts.ratio(ends, onward.target, options, feeds, setting, recipe.seed, self.plan.machine.digest)
+
+    def _taken_on(self, onward: Onward, artifact: Artifact) -> Artifact:
+        """What an attempt becomes on its way to the target; kept in the store, but no part of the plan."""
+        quiet = self.following(self.plan)
+        quiet.console, quiet._attempts = Console(level=0, err=io.StringIO()), self._attempts
+        self._attempts[artifact.key] = artifact
+        steps = onward.steps(artifact.key)
+        for step in steps:
+            entry = quiet._reusable(step)
+            found = quiet._from_entry(step, entry, cached=True) if entry else quiet._locked(step)
+            self._attempts[step.key] = found.artifact
+        return self._attempts[steps[-1].key]
 
     def _opened(self, other: Other) -> AbstractContextManager[Session]:
         found: AbstractContextManager[Session] = other.target.open(self.done[other.key].artifact, other.options)

@@ -85,6 +85,15 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A quotient of two measured medians, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Context:
     """All that a pass may know of the world."""
 
@@ -107,6 +116,9 @@ class Context:
     # A folder that outlives this process, for what a step that is killed goes on with (checkpoints). It belongs to the
     # step's key, may not exist yet, and is swept when the step is finished.
     work: Path | None = None
+    # Takes an attempt of this step, in a folder, and the step's source on to the target and times both in fresh
+    # processes: latency of the attempt over that of the source. Only where the pass `measures`.
+    latency: Callable[[Path], Ratio] | None = None
 
     def wanted(self, step: str) -> QuantScheme:
         """The target's scheme, which whoever runs the step `step` has to give where its pass is SCHEMED."""
@@ -126,7 +138,9 @@ class Pass(Protocol):
     `changes(scheme) -> bool`, False for a target to which the step hands the model on as it is;
     `artifacts(options) -> tuple[str, ...]`, further artifacts that it reads by the names that the recipe's author uses
     (`original`, VARIANT, VARIANT@TARGET), which become ingredients of its key and `Context.artifacts`;
-    `EAGER = True`, where it changes a PyTorch module in place and so needs its Python code.
+    `EAGER = True`, where it changes a PyTorch module in place and so needs its Python code;
+    `measures(options) -> Sequence[Use] | None`, the steps that an attempt goes through before it is timed on the
+    target, None where the options ask for no timing: the target and this machine become ingredients of the key.
     """
 
     VERSION: int  # raise it when the same ingredients would give another result
@@ -149,7 +163,8 @@ class Target(Pass, Protocol):
     Optional: `COMPILE`, the names of the options that change the files; the others stay out of the key.
     `side_by_side(options, callers) -> options`, the options under which that many callers of one session run at the
     same time, where the runtime has to be told when it opens the model. `SEARCH`, options of its own that `auto` tries.
-    `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
+    `QDQ`, how Q/DQ pairs in ONNX should be placed for it, where `SCHEME` wants another format: for steps that know ONNX
+    only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
     """
 
     SCHEME: QuantScheme

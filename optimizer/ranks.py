@@ -3,8 +3,8 @@
 The parent writes down what the step needs, starts the processes, and passes on what the first of them says; every
 process runs the same pass with its data opened anew, and only the first writes the artifact.
 
-    optimizer.ranks.run(job, folder, say)                the parent's side
-    torchrun ... -m optimizer.ranks JOB.json             a process's side
+    optimizer.ranks.run(step, source, ...)      the parent's side
+    torchrun ... -m optimizer.ranks JOB.json    a process's side
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from optimizer.disk import write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Context, Session
 from optimizer.recipe import DataSpec
+from optimizer.scheme import QuantScheme
+from optimizer.steps import Step
 from optimizer.values import Artifact, Signature
 
 LOOK = 0.2  # seconds between two looks at what the first process has said
@@ -71,33 +73,55 @@ class Job:
     threads: int
     work: str
     out: str
+    scheme: QuantScheme | None = None
     data: dict[str, OpenedData] = field(default_factory=dict)
     others: dict[str, Beside] = field(default_factory=dict)
 
 
-def written(data: Mapping[str, Any], seed: int, folder: Path) -> dict[str, OpenedData]:
-    """The data of a step so that another process can open it: what was left out stays out."""
-    found = {}
-    for role, stream in data.items():
-        np.save(folder / f"{role}.npy", stream.order)
-        spec = stream.spec.model_dump(mode="json")
-        found[role] = OpenedData(stream.name, spec, seed, str(folder / f"{role}.npy"))
-    return found
+def run(step: Step, source: Artifact, signature: Signature, context: Context, out: Path) -> None:
+    """Run a step in as many processes as its options say; `signature` is what its data is fitted to.
+
+    Raises OptimizerError where one fails.
+    """
+    given: dict[str, Callable[..., None]] = {"note": context.note, "warn": context.warn, "progress": context.progress}
+    with tempfile.TemporaryDirectory(prefix="optc-ranks-") as place:
+        job = Job(
+            use=step.use,
+            options=step.options.model_dump(mode="json"),
+            source=source,
+            signature=signature,
+            seed=context.seed,
+            threads=context.threads,
+            work=str(context.work),
+            out=str(out),
+            scheme=context.scheme,
+            data={role: _written(role, data, context.seed, Path(place)) for role, data in context.data.items()},
+            others={
+                name: Beside(context.artifacts[name], other.target.__name__, other.options.model_dump(mode="json"))
+                for name, other in step.others.items()
+            },
+        )
+        _run(job, int(getattr(step.options, "processes", 1)), Path(place), lambda kind, values: given[kind](*values))
 
 
-def run(job: Job, processes: int, folder: Path, say: Say) -> None:
-    """Run the job in so many processes; `folder` holds what they say. Raises OptimizerError where one fails."""
+def _written(role: str, data: Any, seed: int, folder: Path) -> OpenedData:
+    """A data set so that another process can open it: what was left out stays out."""
+    np.save(folder / f"{role}.npy", data.order)
+    return OpenedData(data.name, data.spec.model_dump(mode="json"), seed, str(folder / f"{role}.npy"))
+
+
+def _run(job: Job, processes: int, folder: Path, say: Say) -> None:
     write_atomically(folder / "job.json", schema.dump(job))
     said = folder / "said.jsonl"
     said.touch()
     command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "optimizer.ranks", str(folder / "job.json")]
     threads = str(max(1, machine.here().cores // processes))
-    with tempfile.TemporaryFile() as errors, said.open(encoding="utf-8") as stream:
+    with tempfile.TemporaryFile() as words, said.open(encoding="utf-8") as stream:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             command,
-            stdout=errors,
-            stderr=errors,
+            stdout=words,
+            stderr=words,
             env=os.environ | {"OMP_NUM_THREADS": threads},
             start_new_session=True,  # ^C reaches the parent alone, which then ends them all
         )
@@ -108,14 +132,17 @@ def run(job: Job, processes: int, folder: Path, say: Say) -> None:
         if fault:
             raise OptimizerError(*fault)
         if process.returncode:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            last = next(
-                (line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception)\b", line)), "no word"
-            )
             raise OptimizerError(
-                f"a training process ended with {process.returncode}: {last}", "processes: 1 says more of what is wrong"
+                f"a training process ended with {process.returncode}: {_last(words)}",
+                "processes: 1 says more of what is wrong",
             )
+
+
+def _last(words: IO[bytes]) -> str:
+    """The error in what the processes have printed."""
+    words.seek(0)
+    lines = words.read().decode(errors="replace").splitlines()
+    return next((line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception)\b", line)), "no word")
 
 
 def _followed(process: subprocess.Popen[bytes], stream: Any, say: Say) -> tuple[str, str | None] | None:
@@ -181,6 +208,7 @@ def _take_part(path: Path, first: bool) -> int:
 def _context(job: Job, say: Say) -> Context:
     return Context(
         data={role: _opened(given, job.signature) for role, given in job.data.items()},
+        scheme=job.scheme,
         artifacts={name: other.artifact for name, other in job.others.items()},
         seed=job.seed,
         threads=job.threads,

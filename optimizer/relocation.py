@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from optimizer import content
+
 
 def relocated(document: dict[str, Any], folder: Path, base: Path | None = None) -> dict[str, Any]:
     """A document whose relative paths start at `base` (the working directory), rewritten to start at `folder`."""
@@ -13,6 +15,22 @@ def relocated(document: dict[str, Any], folder: Path, base: Path | None = None) 
     return moved
 
 
+def origin(base: Path, folder: Path) -> str:
+    """The folder `base` as a record in `folder` names it: `recipes:vision` for a shipped one, else relative."""
+    shipped = content.root("recipes")
+    if base.resolve().is_relative_to(shipped):
+        return SHIPPED + base.resolve().relative_to(shipped).as_posix()
+    return Path(os.path.relpath(base.resolve(), folder.resolve())).as_posix()
+
+
+def located(name: str, folder: Path) -> Path:
+    """The folder that a record in `folder` names; it may be gone."""
+    if name.startswith(SHIPPED):
+        return content.root("recipes") / name.removeprefix(SHIPPED)
+    return (folder.resolve() / name).resolve()
+
+
+SHIPPED = "recipes:"
 PATH_KEYS = {"weights", "file", "hf", "path", "tokenizer"}
 DATA_KEYS = {"calibrate", "evaluate", "select", "train", "ref"}  # a path only when spelt like one, else card/split
 DATA_SUFFIXES = (".yaml", ".yml", ".npz", ".parquet", ".csv", ".tsv")

@@ -25,3 +25,7 @@ class QuantScheme:
     weight_only: tuple[int, ...] = ()  # widths in bits of integer weights that it multiplies with float activations
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
     fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
+
+    def by_channel(self, asked: bool | None) -> bool:
+        """Whether each output channel of a weight has a scale of its own: as it was asked for, else as it is best."""
+        return self.per_channel if asked is None else asked

@@ -9,17 +9,33 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from optimizer.schema import Strict
 
-DURATIONS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+BOUNDS = ("us", "µs", "ms", "s")  # units in which latency is bounded: "20m" would be a mistake there
+
+
+def seconds(text: str) -> float:
+    """Seconds of `30s`, `2m`, `2min`, `1.5h`, `500ms` or `30`; raises ValueError for text that is no duration."""
+    return _number(text)[0] * UNITS[_number(text)[1]]
 
 
 def milliseconds(text: str) -> float:
-    """The duration in `20ms`, `0.5s` or `800us`; raises ValueError when it is none, or not above zero."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text)
-    if not found or found[2] not in DURATIONS:
+    """The bound in `20ms`, `0.5s` or `800us`; raises ValueError when it is none, or not above zero."""
+    try:
+        number, unit = _number(text)
+    except ValueError:
+        unit = ""
+    if unit not in BOUNDS:
         raise ValueError("write a number with its unit, for example 20ms, 0.5s or 800us")
-    if float(found[1]) == 0:
+    if number == 0:
         raise ValueError("no answer takes no time at all; write for example 20ms")
-    return float(found[1]) * DURATIONS[found[2]]
+    return 1000 * number * UNITS[unit]
+
+
+def _number(text: str) -> tuple[float, str]:
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text)
+    if not found or found[2] not in UNITS:
+        raise ValueError("write a duration, for example 30s, 20m or 1.5h")
+    return float(found[1]), found[2]
 
 
 def duration_text(value: Any) -> Any:
@@ -31,13 +47,8 @@ def duration_text(value: Any) -> Any:
 
 
 def duration_seconds(value: Any) -> Any:
-    """Seconds from `30s`, `2m`, `1.5h`, or a number; raises ValueError for text that is no duration."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|m|min|h|)\s*", value)
-    if not found:
-        raise ValueError("write a duration, for example 30s, 20m or 1.5h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
+    """Seconds of a duration that may be written as text; anything else is left to the field's own checks."""
+    return seconds(value) if isinstance(value, str) else value
 
 
 AS_WRITTEN = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]})

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
     "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
-    "jiwer",
+    "jiwer", "torch_pruning",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "select", "train")
 
@@ -204,6 +204,9 @@ def _target(module: ModuleType) -> Iterator[str]:
         yield "SCHEME is no QuantScheme"
     elif scheme.format not in (*module.CONSUMES, module.PRODUCES):
         yield f"SCHEME.format is {scheme.format}, which the target neither takes nor makes"
+    inside = getattr(module, "QDQ", None)
+    if inside is not None and not (isinstance(inside, QuantScheme) and inside.format == "onnx" in module.CONSUMES):
+        yield "QDQ is no QuantScheme for ONNX, or the target does not take ONNX"
     if getattr(module, "PRODUCES", None) is None:
         yield "PRODUCES is None: a target opens one format"
     yield from _functions(module, {"probe": 0, "open": 2})

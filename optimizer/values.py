@@ -329,3 +329,4 @@ class Run:
     settings: tuple[Setting, ...] = ()  # the best of a sweep, per candidate and objective
     selection: tuple[Measurement, ...] = ()  # accuracy on the data that candidates were chosen on
     trials: tuple[Trial, ...] = ()  # of the search that found a variant, in the order in which they were made
+    origin: str | None = None  # where relative paths of the recipe start; see relocation.origin

@@ -22,9 +22,9 @@ FLOORS: list[tuple[str, str]] = [
     ("2a", "protocols recipe registry store selectors scores usercode transforms"),
     ("2b", "formats"),
     ("2c", "training"),
-    ("3", "passes targets sources metrics layouts shorthand"),
+    ("3", "passes targets sources metrics layouts shorthand steps"),
     ("4", "equivalence gates samples dataset chain measure"),
-    ("5a", "plan ranks worker report bundle listing anatomy sketch testing"),
+    ("5a", "attempts plan ranks worker report bundle listing anatomy sketch testing"),
     ("5b", "choice resolution produce doctor documents inspection starter"),
     ("5c", "assess scenarios comparison subjects explain"),
     ("5d", "trial"),
@@ -40,7 +40,8 @@ PLUGINS = ("passes", "targets", "sources", "metrics", "layouts")
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "pydantic",
          "yaml", "numpy", "jinja2", "psutil")  # fmt: skip
 HEAVY_INSIDE = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL",
-                "onnxslim", "onnxscript", "onnxconverter_common", "safetensors", "pycocotools", "jiwer")  # fmt: skip
+                "onnxslim", "onnxscript", "onnxconverter_common", "safetensors", "pycocotools", "jiwer",
+                "torch_pruning")  # fmt: skip
 # Broad handlers: the error boundary, the plugin loader, and the two calls into user code, which may raise anything.
 BROAD = {"cli.py", "registry.py", "usercode.py", "formats/torch.py"}
 MAX_FILE, MAX_FUNCTION = 350, 60

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from optimizer.anatomy.parts import Anatomy, sized
+from optimizer.formats import macs
 from optimizer.formats.feeds import synthetic_feeds
-from optimizer.formats.torch import TorchModel, open_model
+from optimizer.formats.torch import open_model
 
 
 def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
@@ -29,20 +30,7 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
         signature=model.signature,
         parameters=dict(parameters.most_common()),
         operators=dict(sorted(layers.items(), key=lambda item: (-item[1], item[0]))),
-        macs=_macs(model, sizes),
+        macs=macs.count(model, synthetic_feeds(model.signature, sizes, model.record.seed)),
         sizes=sizes,
         facts={"module": getattr(module, "original_name", type(module).__name__)},
     )
-
-
-def _macs(model: TorchModel, sizes: Mapping[str, int]) -> int | None:
-    """Half the floating-point operations of matrix products and convolutions in one run; compiled code hides them."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    if model.record.scripted:
-        return None
-    # The fused attention of CPUs is one operator that the counter does not know.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(synthetic_feeds(model.signature, sizes, model.record.seed))
-    return int(counter.get_total_flops()) // 2

@@ -15,7 +15,7 @@ from optimizer.console import Console, duration, table
 from optimizer.disk import write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
-from optimizer.relocation import relocated
+from optimizer.relocation import origin, relocated
 from optimizer.store import Store
 from optimizer.values import Run
 
@@ -75,7 +75,7 @@ def build(
         planned = plan(searched.recipe if searched else found)
         if measure:
             _foretell(screen, planned, artifacts)
-        done = _with_trials(execute.execute(planned, artifacts, screen, measure), searched)
+        done = _recorded(execute.execute(planned, artifacts, screen, measure), origin(found.base, folder), searched)
         paths = report.record(folder / "run.json", done.run)
         bundles = execute.pack(done, folder / "bundles", allow_failed) if measure else []
     if json:
@@ -86,12 +86,12 @@ def build(
     raise typer.Exit(options.exit_code(outcomes, counted_as))
 
 
-def _with_trials(done: execute.Executed, searched: search.Searched | None) -> execute.Executed:
-    """The build with the trials of the search that led to it, and with what nothing met, if so."""
-    if searched is None:
-        return done
-    notes = (searched.gap,) if searched.gap else ()
-    return replace(done, run=replace(done.run, trials=searched.trials, warnings=(*done.run.warnings, *notes)))
+def _recorded(done: execute.Executed, base: str, searched: search.Searched | None) -> execute.Executed:
+    """The build with where its recipe is, the trials of the search that led to it, and what nothing met, if so."""
+    trials = searched.trials if searched else ()
+    notes = (searched.gap,) if searched and searched.gap else ()
+    run = replace(done.run, origin=base, trials=trials, warnings=(*done.run.warnings, *notes))
+    return replace(done, run=run)
 
 
 def _asked(found: recipe.Recipe, budget: str | None, measure: bool) -> search.Asked | None:

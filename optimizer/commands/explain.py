@@ -15,7 +15,7 @@ from optimizer import report
 from optimizer.commands import console, options
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.errors import OptimizerError
-from optimizer.explain import clock, resolving
+from optimizer.explain import resolving
 from optimizer.explain.text import text
 from optimizer.inspection import read_run
 from optimizer.store import Store
@@ -48,7 +48,13 @@ def explain(
     """Explain why a candidate is slow or wrong, and what to write into the recipe next."""
     screen = console(ctx)
     asked = explaining.Asked(
-        slow or not wrong, wrong or not slow, samples, examples, clock.seconds(budget), batch, options.dims(dim or [])
+        slow or not wrong,
+        wrong or not slow,
+        samples,
+        examples,
+        options.seconds("--budget", budget),
+        batch,
+        options.dims(dim or []),
     )
     artifacts = Store.open(store, screen.warn)
     files = resolving.Files(Path(thing), against, data, label, metric or ())

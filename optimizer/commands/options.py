@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import overload
 
+from optimizer import specs
 from optimizer.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, OptimizerError
-
-SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "m": 60.0}
 
 
 def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:
@@ -31,14 +30,21 @@ def dims(texts: list[str], example: str = "sequence=128") -> dict[str, int]:
     return {name: int(size) for name, size in found.items()}
 
 
+@overload
+def seconds(option: str, text: str) -> float: ...
+@overload
+def seconds(option: str, text: None) -> None: ...
 def seconds(option: str, text: str | None) -> float | None:
-    """`30s`, `2min`, `500ms`, `30`."""
+    """`30s`, `2min`, `1h`, `500ms`, `30`; more than none."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|)\s*", text)
-    if not found:
-        raise OptimizerError(f"{option} {text}: is no duration", "write for example 30s, 500ms or 2min")
-    return float(found[1]) * SECONDS[found[2]]
+    try:
+        found = specs.seconds(text)
+    except ValueError as error:
+        raise OptimizerError(f"{option} {text}: is no duration", str(error)) from None
+    if found == 0:
+        raise OptimizerError(f"{option} {text}: no time", "write for example 90s, 5m or 1h")
+    return found
 
 
 def written_inputs(texts: list[str]) -> dict[str, str]:

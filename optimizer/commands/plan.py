@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from optimizer import fingerprint, recipe, resolution, search
-from optimizer.chain import Step
 from optimizer.commands import console
 from optimizer.console import Console, duration, table
 from optimizer.plan import Plan
 from optimizer.plan import plan as make_plan
+from optimizer.steps import Step
 from optimizer.store import Store
 
 
@@ -91,7 +91,8 @@ def _show_search(screen: Console, asked: search.Asked) -> None:
         for other in around:
             screen.detail(f"  change  {other.name}")
     screen.print(
-        "then changes of each target's best, of what is faster but breaks a gate, and of the best of another kind;"
+        f"after {search.FIRST}, in turns with changes of each target's best, of what is faster but breaks a gate, and "
+        "of the best of another kind;"
     )
     screen.print(
         "where a gate on accuracy breaks, also with the most harmful layers left in float (-v lists the changes)"

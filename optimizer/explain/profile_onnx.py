@@ -23,6 +23,7 @@ from optimizer.explain.kernels import ITEM, Kernel, Kind, Profiled, inferences
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.feeds import sizes_of
 from optimizer.protocols import Feeds
+from optimizer.targets import onnxruntime as target
 from optimizer.values import Artifact, Machine
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ def profile(artifact: Artifact, options: Any, feeds: Feeds, machine: Machine, bu
 
 def _session(artifact: Artifact, options: Any, folder: Path | None) -> onnxruntime.InferenceSession:
     def configure(settings: onnxruntime.SessionOptions) -> None:
-        settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
         if folder:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(folder / "profile")
@@ -91,9 +91,7 @@ def _session(artifact: Artifact, options: Any, folder: Path | None) -> onnxrunti
                 entry = "session.optimized_model_external_initializers_file_name"
                 settings.add_session_config_entry(entry, onnx_format.DATA)
 
-    return onnx_format.inference_session(
-        artifact.path, options.threads, options.graph_optimization, configure=configure
-    )
+    return target.loaded(artifact.path, options, configure)
 
 
 def _timed(session: onnxruntime.InferenceSession, feeds: Feeds, runs: int) -> list[float]:

@@ -14,7 +14,7 @@ from optimizer.explain.kernels import ITEM, Kernel, Kind, Profiled, inferences
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.feeds import sizes_of
 from optimizer.protocols import Feeds
-from optimizer.targets.openvino import COUNTED
+from optimizer.targets import openvino as target
 from optimizer.values import Artifact, Machine
 
 if TYPE_CHECKING:
@@ -25,18 +25,18 @@ CONVERT = ("Convert", "FakeQuantize")
 LAYOUT = ("Reorder",)
 INTEGERS = ("i8", "u8")
 FLOATS = ("f32", "bf16", "f16")
-ARITHMETIC = (*COUNTED, "Eltwise", "Pooling", "Reduce", "Softmax", "SoftMax", "MVN", "Subgraph", "Interpolate")
+ARITHMETIC = (*target.COUNTED, "Eltwise", "Pooling", "Reduce", "Softmax", "SoftMax", "MVN", "Subgraph", "Interpolate")
 
 
 def profile(artifact: Artifact, options: Any, feeds: Feeds, machine: Machine, budget: float) -> Profiled:  # noqa: ARG001  # the signature of every profiler
     """Profile inferences on `feeds` for about `budget` seconds; half of them with the counters off."""
-    model = compiled(artifact, options, counters=False)
+    model = compiled(artifact, options, feeds, counters=False)
     plain = model.create_infer_request()
     each = [_timed(plain, feeds) for _ in range(WARMUP)]
     runs = inferences(median(each), budget / 2, len(runtime_layers(model)))
     plain_ms = 1000 * median([_timed(plain, feeds) for _ in range(runs)])
     del plain, model
-    model = compiled(artifact, options, counters=True)
+    model = compiled(artifact, options, feeds, counters=True)
     request = model.create_infer_request()
     for _ in range(WARMUP):
         _timed(request, feeds)
@@ -53,14 +53,11 @@ def profile(artifact: Artifact, options: Any, feeds: Feeds, machine: Machine, bu
     return Profiled(kernels, median(whole), plain_ms, runs, tuple(_findings(kernels)), sizes)
 
 
-def compiled(artifact: Artifact, options: Any, counters: bool) -> openvino.CompiledModel:
-    """The artifact compiled as the target does, with or without performance counters."""
-    wanted = openvino_format.precision(artifact.path) if options.precision == "artifact" else options.precision
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": options.performance.upper()}
-    config |= {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
-    config |= {"NUM_STREAMS": options.streams} if options.streams else {}
-    model = openvino_format.load(artifact.path)
-    return openvino_format.compiled(model, {**config, "PERF_COUNT": counters})
+def compiled(artifact: Artifact, options: Any, feeds: Feeds, counters: bool) -> openvino.CompiledModel:
+    """The artifact compiled as the target does for these inputs, with or without performance counters."""
+    own = target.narrowed(artifact.path, feeds) if options.static_shapes else None
+    config = {**target.configuration(artifact.path, options), "PERF_COUNT": counters}
+    return openvino_format.compiled(openvino_format.load(artifact.path) if own is None else own, config)
 
 
 def _timed(request: Any, feeds: Feeds) -> float:
@@ -145,7 +142,7 @@ def _kernel(name: str, times: list[float], executed: tuple[str, str], info: Mapp
         dtype="int8" if kind == "quantized" else openvino_format.TYPES.get(precision, precision),
         times=times,
         implementation=info.get("primitiveType", executed[1]),
-        macs=sizes.macs(own, layer in COUNTED),
+        macs=sizes.macs(own, layer in target.COUNTED),
         bytes=elements[0] * _item(precision) + elements[1] * _item(out) if elements else None,
         covers=covers,
     )

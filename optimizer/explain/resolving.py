@@ -17,6 +17,7 @@ from optimizer.explain.subject import Subject
 from optimizer.plan import Plan, plan
 from optimizer.produce import Producer
 from optimizer.recipe import DataRef, Recipe
+from optimizer.relocation import located
 from optimizer.store import Store
 from optimizer.values import Artifact, Candidate, Run, Signature
 
@@ -142,8 +143,8 @@ def _against(planned: Plan, name: str) -> str | None:
 
 
 def _recipe(run: Run, where: Path) -> Recipe:
-    """The run's recipe, read again. Relative paths start at its own folder, which the record does not name:
-    the shipped recipes, the working directory and the folders around the record are tried."""
+    """The run's recipe, read again. Its paths start at the folder that the record names; where that is gone, or the
+    record is an older one, the shipped recipes, the working directory and the folders around the record are tried."""
     first: OptimizerError | None = None
     for base in _bases(run, where):
         try:
@@ -157,6 +158,8 @@ def _recipe(run: Run, where: Path) -> Recipe:
 
 
 def _bases(run: Run, where: Path) -> Iterator[Path]:
+    if run.origin is not None:
+        yield located(run.origin, where.parent)
     root = content.root("recipes")
     yield from (path.parent for path in sorted(root.rglob(f"{run.name}.yaml")))
     yield Path.cwd()

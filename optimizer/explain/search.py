@@ -1,4 +1,4 @@
-"""Which layers to leave in float: greedily, the most noise taken away per multiplication that stays in float."""
+"""Which layers to leave in float: greedily, the most noise taken away for what it costs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from optimizer.explain.prices import Prices
 from optimizer.explain.proxy import Proxy
 from optimizer.explain.variants import Layer, types
 
-FIXED = 0.02  # share of all multiplications and weights that any choice is taken to cost beside its own
+FIXED = 0.02  # part of the whole that any choice is taken to cost beside its own price
 STRIDE = 4  # layers are screened in so many rounds: where time runs out, those missed lie everywhere
 PREFIXES = (2, 4, 8, 16, 32)  # so many of the most suspicious layers are also tried together
 LIKELY = 8  # single layers that are tried at each step, the most suspicious first
@@ -22,7 +23,7 @@ class Choice:
     """Layers that may be left in float together."""
 
     names: tuple[str, ...]
-    cost: float  # share of multiplications and weights
+    cost: float  # part of the whole
 
 
 @dataclass(frozen=True)
@@ -73,46 +74,38 @@ def groups(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-class Prices:
-    """What leaving layers in float costs: their share of the multiplications, and of the stored weights."""
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        macs, weights = (sum(sizes) or 1 for sizes in zip(*((la.macs, la.weights) for la in layers), strict=True))
-        self.macs = {layer.name: layer.macs / macs for layer in layers}
-        self.weights = {layer.name: layer.weights / weights for layer in layers}
-        self.types = tuple(groups(layers).values())
-
-    def choice(self, names: Sequence[str]) -> Choice:
-        return Choice(tuple(names), sum(self.macs[name] + self.weights[name] for name in names) / 2)
-
-
 def greedy(
     layers: Sequence[Layer],
     suspicion: Mapping[str, float],
     proxy: Proxy,
     content: Callable[[frozenset[str]], bool],
     time_left: Callable[[], bool],
+    prices: Prices,
 ) -> Found:
     """Leave more and more in float until `content` says that the metric is restored, then take back what is not needed.
 
     `suspicion`: layer -> the error when it alone is quantized.
     """
-    prices = Prices(layers)
-    together = [prices.choice(names) for names in prices.types]
+    whole = tuple(groups(layers).values())
+    together = [_choice(prices, names) for names in whole]
     kept: frozenset[str] = frozenset()
     steps: list[tuple[str, ...]] = []
     while time_left():
         left = sorted((n for n in suspicion if n not in kept), key=lambda n: -suspicion[n])
-        ranked = [prices.choice(left[:count]) for count in PREFIXES if count <= len(left)]
-        best = _best([*together, *ranked, *(prices.choice([n]) for n in left[:LIKELY])], kept, proxy, time_left)
+        ranked = [_choice(prices, left[:count]) for count in PREFIXES if count <= len(left)]
+        best = _best([*together, *ranked, *(_choice(prices, [n]) for n in left[:LIKELY])], kept, proxy, time_left)
         if best is None:
             break
         kept |= set(best.names)
         steps.append(best.names)
         if content(kept):
-            kept = _smaller(kept, steps, prices, content, time_left)
+            kept = _smaller(kept, _units(steps, whole), prices, content, time_left)
             return Found(kept, True, tuple(s for s in steps if set(s) <= kept))
     return Found(kept, False, tuple(steps))
+
+
+def _choice(prices: Prices, names: Sequence[str]) -> Choice:
+    return Choice(tuple(names), prices.share(names))
 
 
 def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left: Callable[[], bool]) -> Choice | None:
@@ -136,19 +129,19 @@ def _best(open_: Sequence[Choice], kept: frozenset[str], proxy: Proxy, time_left
 
 def _smaller(
     kept: frozenset[str],
-    steps: Sequence[tuple[str, ...]],
+    units: Sequence[tuple[str, ...]],
     prices: Prices,
     content: Callable[[frozenset[str]], bool],
     time_left: Callable[[], bool],
 ) -> frozenset[str]:
-    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle.
-
-    Types are taken back whole; of layers that only suspicion put together, each by itself.
-    """
-    whole = set(prices.types)
-    units = [unit for names in steps for unit in ([names] if names in whole else [(name,) for name in names])]
-    for names in sorted(units, key=lambda names: -prices.choice(names).cost):
+    """Take back choices, the dearest first, as long as the judge stays content: an early one may have become idle."""
+    for names in sorted(units, key=lambda names: -prices.share(names)):
         without = kept - set(names)
         if without and time_left() and content(without):
             kept = without
     return kept
+
+
+def _units(steps: Sequence[tuple[str, ...]], whole: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """What is taken back together: types whole; of layers that only suspicion put together, each by itself."""
+    return [unit for names in steps for unit in ([names] if names in whole else [(name,) for name in names])]

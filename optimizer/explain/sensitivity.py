@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.explain import search, task
+from optimizer.explain import prices, search, task
 from optimizer.explain.clock import Clock
 from optimizer.explain.judge import FEWEST, Errors, Judge
 from optimizer.explain.keep import selector, selectors
@@ -143,7 +143,8 @@ class _Ranker:
             return ()
         until = max(SEARCH, self.clock.spent() / self.clock.seconds + 0.25)
         with self.console.task(f"{self.subject.name}: what to leave in float"):
-            found = search.greedy(self.layers, suspicion, proxy, judge.content, lambda: self.clock.before(until))
+            given = (self.layers, suspicion, proxy, judge.content)
+            found = search.greedy(*given, lambda: self.clock.before(until), prices.counted(self.layers))
         keep = selectors(found.kept, self.layers)
         if found.kept == self.every:
             self.sentences.append("the error is spread over all layers: leaving some of them in float restores nothing")
@@ -155,7 +156,7 @@ class _Ranker:
         return ()
 
     def _say_keep(self, found: search.Found, keep: Sequence[str], proxy: Proxy) -> None:
-        cost = 100 * search.Prices(self.layers).choice(sorted(found.kept)).cost
+        cost = 100 * prices.counted(self.layers).share(found.kept)
         what = (
             f"{len(found.kept)} of {len(self.layers)} layers in float ({cost:.1f} % of the quantized multiplications)"
         )

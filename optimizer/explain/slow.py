@@ -35,27 +35,33 @@ def profile(subject: Subject, feeds: Feeds, store: Store, console: Console, budg
     reason = refusal(subject.target)
     if reason:
         raise OptimizerError(reason, "explain a candidate of one of these targets, or leave --slow out")
-    options = schema.parse(load("targets", subject.target).Options, subject.options, f"target '{subject.target}'")
-    threads = getattr(options, "threads", None) or subject.machine.cores
+    threads = subject.options.get("threads") or subject.machine.cores
     found = roofline.peaks(store, subject.machine, threads, console)
     with console.task(f"{subject.name}: profile"):
-        profiled: Profiled = PROFILERS[subject.target](subject.artifact, options, feeds, subject.machine, budget)
+        profiled = kernels(subject, feeds, budget)
     batch = len(next(iter(feeds.values()))) if feeds else 1
     return summarized(profiled, found, {"batch": batch, "threads": threads, "peaks": dict(found.methods)})
+
+
+def kernels(subject: Subject, feeds: Feeds, budget: float) -> Profiled:
+    """What the profiler of the subject's target says in about `budget` seconds; for a target that has one."""
+    options = schema.parse(load("targets", subject.target).Options, subject.options, f"target '{subject.target}'")
+    found: Profiled = PROFILERS[subject.target](subject.artifact, options, feeds, subject.machine, budget)
+    return found
 
 
 def summarized(profiled: Profiled, found: roofline.Peaks, at: dict[str, Any]) -> Profile:
     """Kernels -> the profile: shares, the roofline, findings."""
     rest = gaps(profiled.kernels, profiled.plain_ms)
-    kernels = sorted((*profiled.kernels, *([rest] if rest else [])), key=lambda k: -k.ms)
-    total = sum(k.ms for k in kernels) or 1.0
+    ranked = sorted((*profiled.kernels, *([rest] if rest else [])), key=lambda k: -k.ms)
+    total = sum(k.ms for k in ranked) or 1.0
     shares: defaultdict[str, float] = defaultdict(float)
-    for kernel in kernels:
+    for kernel in ranked:
         shares[kernel.kind] += kernel.ms / total
     overhead = profiled.profiled_ms / profiled.plain_ms - 1 if profiled.plain_ms else 0.0
     return Profile(
         ms=profiled.profiled_ms,
-        ops=tuple(_op(k, total, found) for k in kernels),
+        ops=tuple(_op(k, total, found) for k in ranked),
         shares=dict(shares),
         peaks=dict(found.values),
         at={
@@ -66,10 +72,10 @@ def summarized(profiled: Profiled, found: roofline.Peaks, at: dict[str, Any]) ->
             "overhead": overhead,
         },
         findings=(
-            *_totals(kernels, total),
+            *_totals(ranked, total),
             *profiled.findings,
-            *_fallbacks(kernels, total),
-            *_waste(kernels, total),
+            *_fallbacks(ranked, total),
+            *_waste(ranked, total),
             *([BUSY] if found.busy else []),
         ),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from optimizer.protocols import Session
+from optimizer.values import Artifact
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Variants(Protocol):
 
     def same(self, kept: Set[str]) -> object:
         """Equal for choices that give the same variant."""
+        ...
+
+    def written(self, kept: Set[str], folder: Path) -> Artifact:
+        """The variant as files of the target's format, nodes named as layers are."""
         ...
 
     def real(self, kept: Set[str]) -> AbstractContextManager[Session]:

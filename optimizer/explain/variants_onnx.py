@@ -63,12 +63,15 @@ class OnnxVariants:
     def same(self, kept: Set[str]) -> object:
         return self._plan.active(kept)
 
+    def written(self, kept: Set[str], folder: Path) -> Artifact:
+        onnx_format.save(grafting.graft(self._plan, self._plan.active(kept)), folder)
+        return replace(self._candidate, path=folder)
+
     @contextlib.contextmanager
     def real(self, kept: Set[str]) -> Iterator[Session]:
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-            onnx_format.save(grafting.graft(self._plan, self._plan.active(kept)), Path(folder))
-            with self._target.open(replace(self._candidate, path=Path(folder)), self._options) as session:
-                yield session
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-")))
+            yield stack.enter_context(self._target.open(self.written(kept, folder), self._options))
 
 
 def _layers(plan: grafting.Transplant, sizes: Mapping[str, int]) -> tuple[Layer, ...]:

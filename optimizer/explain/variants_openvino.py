@@ -60,13 +60,16 @@ class OpenvinoVariants:
     def same(self, kept: Set[str]) -> object:
         return frozenset(kept & {layer.name for layer in self.layers})
 
+    def written(self, kept: Set[str], folder: Path) -> Artifact:
+        precision = openvino_format.precision(self._candidate.path)
+        openvino_format.save(self._freed(kept), folder, precision=precision)
+        return replace(self._candidate, path=folder)
+
     @contextlib.contextmanager
     def real(self, kept: Set[str]) -> Iterator[Session]:
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-            precision = openvino_format.precision(self._candidate.path)
-            openvino_format.save(self._freed(kept), Path(folder), precision=precision)
-            with self._target.open(replace(self._candidate, path=Path(folder)), self._options) as session:
-                yield session
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-")))
+            yield stack.enter_context(self._target.open(self.written(kept, folder), self._options))
 
     def _freed(self, kept: Set[str]) -> openvino.Model:
         """The candidate without the rounding that only kept layers read."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import usercode
 from optimizer.errors import OptimizerError, missing_extra
-from optimizer.formats import weights
+from optimizer.formats import edits, weights
 from optimizer.formats.quiet import quiet
 from optimizer.formats.record import Built, Record
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def build(record: Record) -> Built:
-    """The module of a record, in eval mode, weights loaded, on the CPU.
+    """The module of a record, in eval mode, weights loaded, edits replayed, on the CPU.
 
     Raises OptimizerError for whatever is wrong with the user's code or files.
     """
@@ -32,7 +32,9 @@ def build(record: Record) -> Built:
         raise missing_extra("torch", "torch", "loading a PyTorch model") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(record.seed)  # a module without weights must be the same one each time
-        return _build(record)
+        built = _build(record)
+    edits.apply(built.module, record.edits)
+    return built
 
 
 def _build(record: Record) -> Built:

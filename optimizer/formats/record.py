@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.edits import Edit
 from optimizer.values import Signature
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ class Record:
     task: str | None = None
     dims: dict[str, tuple[int, int]] = field(default_factory=dict)  # smallest and largest size to support
     seed: int = 0  # of weights that the entry's callable draws
+    edits: tuple[Edit, ...] = ()  # what passes changed in the module, in order
     digests: dict[str, str] = field(default_factory=dict)
     bytes: int = 0  # parameters and buffers
+    masked: tuple[str, ...] = ()  # parameters whose zeros stay zero in training
     state: str | None = None  # trained weights: a .safetensors file beside module.json, loaded after everything else
     layout: int = LAYOUT
 

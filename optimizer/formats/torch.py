@@ -2,7 +2,7 @@
 
 Nothing is pickled and none of the user's weights is copied: the record refers to code and weights by absolute path and
 digest, and a file that has changed since is refused. A module is rebuilt in this order: the user's code, the user's
-weights, and last the weights that training left beside the record (`state`).
+weights, the edits of pruning steps (`edits`), and last the weights that training left beside the record (`state`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Built", "Record", "TorchModel", "as_array", "as_tensor", "digests", "files", "flat_outputs", "load_record",
-    "open_model", "read", "referred", "size", "write", "write_trained",
+    "moved", "open_model", "read", "referred", "size", "write", "write_trained",
 ]  # fmt: skip
 FILE = "module.json"
 TRAINED = "trained.safetensors"
@@ -135,12 +135,14 @@ def _own(record: Record, path: Path) -> list[Path]:
 
 
 def moved(path: Path) -> bool:
-    """Whether a file that the module in the directory `path` is rebuilt from is no longer where it was."""
+    """Whether a file that the module in the directory `path` is rebuilt from is gone, or is another one by now."""
     try:
         read(path)
+        record = load_record(path)
+        now = digests(record)
     except OptimizerError:
         return True
-    return False
+    return any(now[name] != digest for name, digest in record.digests.items() if name in now)
 
 
 def size(path: Path) -> int:
@@ -168,7 +170,7 @@ def open_model(path: Path) -> TorchModel:
 
     Raises OptimizerError when a file is gone or has changed since the artifact was made.
     """
-    from optimizer.formats import modules, weights
+    from optimizer.formats import modules, sparsity, weights
 
     read(path)
     record = load_record(path)
@@ -182,6 +184,7 @@ def open_model(path: Path) -> TorchModel:
     built = modules.build(record)
     if record.state:
         weights.load_into(built.module, path / record.state)
+    sparsity.hold(built.module, record.masked)
     return TorchModel(built, record)
 
 

@@ -55,10 +55,6 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model in 16 bits; inputs and outputs keep their types."""
-    scheme = ctx.wanted("half")
-    reason = refuse(options, scheme)
-    if reason:
-        raise OptimizerError(reason, "choose another dtype, or leave this step out for that target")
     if source.format == "openvino":
         _openvino(source, options, ctx, out)
     else:

@@ -51,15 +51,11 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:  # noqa: ARG001
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model with integer weights; activations are quantized by the runtime, per tensor, as uint8."""
     scheme = ctx.wanted("quantize.dynamic")
-    reason = refuse(options, scheme)
-    if reason:
-        raise OptimizerError(reason, "leave this step out for that target")
     model = onnx_ready.prepared(source)
     present = {node.op_type for node in model.graph.node}
     ops = _ops(present, options)
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "quantize.dynamic: keep")
-    per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
-    result = _quantized(model, ops, kept, per_channel, scheme)
+    result = _quantized(model, ops, kept, scheme.by_channel(options.per_channel), scheme)
     counts = quantized(result)
     if not counts:
         raise OptimizerError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class Cloud:
     y: tuple[Tick, ...]
     across: str  # what the axes show
     down: str
+    targets: tuple[str, ...]  # that marks are coloured by
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ def searched(found: Index) -> Searched | None:
     measured = next((t.objective for t in run.trials if t.objective), None)
     objective = WORDS.get((measured.metric, measured.relation), measured.metric) if measured else "objective"
     colours = {target: place for place, target in enumerate(found.targets)}
-    told = " ".join(key)
     return Searched(
-        tuple(sentences(run)), told.replace("absolute", "").strip(), objective,
+        tuple(sentences(run)), _words(key), objective,
         _cloud(run, key, limit, colours, objective), _growth(run, colours),
         tuple(_row(t, key) for t in run.trials),
     )  # fmt: skip
@@ -154,6 +154,11 @@ def _accuracy(run: Run) -> tuple[Key, float | None]:
     return (drops or [("accuracy", "drop")])[0], None
 
 
+def _words(key: Key) -> str:
+    """`top1 drop`; a metric without a relation by its name alone."""
+    return key[0] if key[1] == "absolute" else " ".join(key)
+
+
 def _of(trial: Trial, key: Key) -> Measurement | None:
     return next((m for m in trial.measurements if (m.metric, m.relation) == key), None)
 
@@ -182,12 +187,18 @@ def _cloud(run: Run, key: Key, limit: float | None, colours: dict[str, int], obj
     better = "right" if placed[0][1].better == "higher" else "left"
     against = f" against {placed[0][1].against}" if placed[0][1].against else ""
     return Cloud(
-        f"Every trial that was judged: {objective}{against} (further {better} is better) and {' '.join(key)} on the "
+        f"Every trial that was judged: {objective}{against} (further {better} is better) and {_words(key)} on the "
         "select data (higher up is more accurate), with 95 % intervals. The line joins what nothing beats in both.",
         f"{len(marks)} trials; chosen: {', '.join(best) or 'none'}",
         marks, _path(edge), bound,
-        labelled(x, "x"), levels, objective, " ".join(key),
+        _times(labelled(x, "x")), levels, objective, _words(key),
+        tuple(target for target in colours if any(t.target == target for t, *_ in placed)),
     )  # fmt: skip
+
+
+def _times(given: Iterable[Tick]) -> tuple[Tick, ...]:
+    """The ticks of an axis of ratios, as every objective is."""
+    return tuple(Tick(tick.x, f"{tick.label}x") for tick in given)
 
 
 def _valued(scale: Scale, unit: str) -> list[tuple[float, Tick]]:
@@ -228,9 +239,9 @@ def _growth(run: Run, colours: dict[str, int]) -> Growth | None:
         text = f"after {console.duration(trial.elapsed)}: {trial.name}, {told_as(own)}"
         marks.append(Mark(*place, (place[0], place[0], place[1], place[1]), colours.get(trial.target, 0), "kept", text))
     corners.append((x.at(end), corners[-1][1]))
-    levels = tuple(Tick(round(100 - y.at(v), 2), tick.label) for v, tick in _valued(y, "x"))
+    levels = _times(Tick(round(100 - y.at(v), 2), tick.label) for v, tick in _valued(y, "x"))
     described = "; ".join(mark.text for mark in marks)
-    times = tuple(Tick(x.at(end * share), console.duration(end * share)) for share in (0.0, 0.5, 1.0))
+    times = tuple(Tick(x.at(end * share), console.duration(end * share) if share else "0") for share in (0.0, 0.5, 1.0))
     return Growth(described, _path(corners), tuple(marks), times, levels)
 
 
@@ -241,10 +252,11 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _row(t: Trial, key: Key) -> Row:
     lost, own = _of(t, key), t.objective
     noise = "" if t.error is None else "identical" if t.error <= 0 else f"{-10 * math.log10(t.error):.1f} dB"
+    at = console.duration(t.elapsed) if t.elapsed else numerals.ABSENT  # of one that was not finished
     return Row(
         t.name, t.name.rpartition("@")[0], t.target, t.outcome, t.reason,
         numerals.full(own) if own else numerals.ABSENT, own.value if own else None,
-        numerals.full(lost) if lost else numerals.ABSENT, noise, console.duration(t.elapsed), recipe(t), t.front,
+        numerals.full(lost) if lost else numerals.ABSENT, noise, at, recipe(t), t.front,
     )  # fmt: skip
 
 

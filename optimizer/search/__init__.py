@@ -17,14 +17,14 @@ from optimizer.recipe import Recipe
 from optimizer.relocation import relocated
 from optimizer.search import board, points, space
 from optimizer.search.asked import Asked, find
-from optimizer.search.engine import Engine, Told
+from optimizer.search.engine import FIRST, Engine, Told
 from optimizer.search.journal import Journal
 from optimizer.search.points import Point, start
 from optimizer.search.trial import Trials
 from optimizer.store import Store
 from optimizer.values import Trial
 
-__all__ = ["Asked", "Searched", "find", "moves", "search", "start"]
+__all__ = ["FIRST", "Asked", "Searched", "find", "moves", "search", "start"]
 
 BEST = "best.yaml"
 TRIALS = "trials"
@@ -77,9 +77,10 @@ class _Search:
                 f"{len(journal)} trials of an earlier search are taken over, and the {duration(journal.spent)} that it "
                 f"took; remove {journal.path} to search anew"
             )
-        engine = Engine(
-            space.of(asked), self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved)
-        )
+        found = space.of(asked)
+        for name, roles in found.missing.items():
+            self.console.info(f"not tried: {name}, which needs data: {', '.join(f'{{{role}: ...}}' for role in roles)}")
+        engine = Engine(found, self.runner, journal, spec.budget, self.accuracy, Told(self._finished, self._improved))
         engine.begin()
         with self.console.task("search: the baseline"):
             self.runner.prepare()

@@ -58,8 +58,6 @@ def find(recipe: Recipe, budget: float | None = None) -> Asked | None:
     where = f"recipe '{recipe.name}', variant '{variant}', step '{STEP}'"
     spec = schema.parse(AutoSpec, found[0].options, where, recipe.base)
     if budget is not None:
-        if budget <= 0:
-            raise OptimizerError("--budget 0: no time to search in", "write for example --budget 20m")
         spec = spec.model_copy(update={"budget": budget})
     latency = recipe.measure.latency
     if latency is None:

@@ -1,4 +1,4 @@
-"""The search itself: presets of every target first, then changes around what stands out, as long as time allows.
+"""The search itself: presets of every target, soon in turns with changes around what stands out, while time allows.
 
 A batch is built and compared with the baseline's outputs on calibration data (cheap), then timed together with the
 yardstick in one interleaved session, then judged on the select data, the fastest first (dear). What is seen to be
@@ -16,6 +16,7 @@ from optimizer.errors import OptimizerError
 from optimizer.gates import Gate
 from optimizer.search import leaders, pareto
 from optimizer.search.effects import ordered
+from optimizer.search.hopeless import RUINED, hopeless, inaccurate, ruined
 from optimizer.search.journal import Journal
 from optimizer.search.leaders import CONFIDENT, cost
 from optimizer.search.points import Point
@@ -23,13 +24,13 @@ from optimizer.search.runner import Runner, Space, Timed
 from optimizer.values import Trial
 
 BATCH = 8  # trials that are timed together
+FIRST = 4  # of them in the first batch: soon something is known, also how long a trial takes
 RESERVE = 0.15  # of the budget, for measuring the best again before one of them is chosen
 FINALISTS = 3  # per target
 ATTEMPTS = 3  # sittings that a trial may end before it is taken to be what ends them
+MENDING = 6  # trials in whose time harmful layers may be looked for
 LONGER = 1.5  # times that a final session takes longer per trial than one that screens
 HOPELESS = 1e6  # the excess of what is noise: more than of anything that was judged
-NOISE = 1.0  # noise over signal of the outputs from which nothing is left of them
-WORSE = 2.0  # times the noise of a trial that broke the gates: 3 dB, more than two samples of one model differ by
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Engine:
     _last: float = 0.0
     _best: tuple[str, ...] = ()
     _asked: set[str] = field(default_factory=set)  # whose harmful layers were looked for
+    _why: dict[str, str] = field(default_factory=dict)  # what makes a point worth trying, where that is known
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to try; all trials, those chosen marked."""
@@ -65,11 +67,13 @@ class Engine:
             self.begin()
         self._last = self.clock()
         waiting = self.space.presets()
-        while waiting and (self._left() > self._expected(1) or self._resumed(waiting)):
-            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+        batch = waiting[:FIRST]
+        while batch and (self._left() > self._expected(1) or self._resumed(batch)):
+            waiting = [point for point in waiting if point not in batch]
             self._round(batch)
-            waiting = waiting or self._moves()
-        self.ended = "nothing is left to try around the best" if not waiting else "the budget is spent"
+            batch = self._next(waiting)
+        spent = batch or self._left() <= 0
+        self.ended = "the budget is spent" if spent else "nothing is left to try around the best"
         self._finals()
         return self._settled()
 
@@ -145,7 +149,8 @@ class Engine:
         twin = next((t for t in self.trials.values() if t.digest == built.digest and t.target == point.target), None)
         if twin:
             return self._finish(trial, "rejected", f"the same files as {twin.name}")
-        return self._hopeless(trial) or self._took(trial)
+        why = hopeless(trial, self._all(), self.accuracy)
+        return self._finish(trial, "rejected", why) if why else self._took(trial)
 
     def _deadly(self, point: Point) -> bool:
         """Whether several sittings have begun to build a point and none has lived to see it built."""
@@ -154,24 +159,6 @@ class Engine:
         if begun < ATTEMPTS:
             self.journal.note(key, begun + 1, self.spent())
         return begun >= ATTEMPTS
-
-    def _hopeless(self, trial: Trial) -> Trial | None:
-        """The trial rejected, where its outputs alone tell that no gate on accuracy will hold."""
-        error = trial.error if trial.error is not None else 0.0
-        if not math.isfinite(error):
-            return self._finish(trial, "rejected", "its outputs are no numbers where the baseline's are")
-        broken = [t for t in self.trials.values() if t.standing == "broken" and t.error is not None and t.gap]
-        worse = next((t for t in broken if t.error and error > WORSE * t.error and self._inaccurate(t)), None)
-        if worse and worse.error:
-            text = f"its outputs are {decibels(error)} dB above their error, those of {worse.name} are "
-            return self._finish(trial, "rejected", f"{text}{decibels(worse.error)} dB, and broke: {worse.gap}")
-        return None
-
-    def _inaccurate(self, trial: Trial) -> bool:
-        """Whether it is accuracy that a trial lacks, and surely."""
-        lost = pareto.harm(trial, self.accuracy)
-        end = None if lost is None else (lost.low if self.accuracy.below else lost.high)
-        return end is not None and (end > self.accuracy.threshold) == self.accuracy.below
 
     def _time(self, points: Sequence[Point]) -> None:
         if not points:
@@ -196,7 +183,7 @@ class Engine:
             return
         if self.spent() > self.budget and self.best():
             return  # stays open: another sitting may judge it
-        if _ruined(trial):  # no metric is needed to see it; leaving a layer in float may mend it
+        if ruined(trial):  # no metric is needed to see it; leaving a layer in float may mend it
             self._finish(replace(trial, standing="broken", gap=RUINED, excess=HOPELESS), "rejected", RUINED)
             return
         point = self.points[trial.name]
@@ -216,22 +203,28 @@ class Engine:
             return
         self._finish(trial, "kept", MEETS[held.level])
 
-    def _moves(self) -> list[Point]:
-        """What to try next: changes of each target's best, and of what is faster or more accurate than it, in turns."""
+    def _next(self, presets: Sequence[Point]) -> list[Point]:
+        """Half a batch of what was not tried at all, and for the rest changes of what stands out so far."""
+        new = list(presets[: BATCH // 2])
+        moves = [point for point in self._moves(BATCH - len(new)) if point not in presets]
+        return [*moves, *new, *presets[len(new) : BATCH - len(moves)]]
+
+    def _moves(self, count: int) -> list[Point]:
+        """Changes of each target's best, and of what is faster or more accurate than it, in turns."""
         sources = [self._untried(parent) for parent in leaders.parents(self._all())]
         found: dict[str, Point] = {}
-        while sources and len(found) < BATCH:
+        while sources and len(found) < count:
             for source in list(sources):
                 point = next(source, None)
                 if point is None:
                     sources.remove(source)
-                elif len(found) < BATCH:
+                elif len(found) < count:
                     found.setdefault(point.name, point)
         return list(found.values())
 
     def _untried(self, parent: Trial) -> Iterator[Point]:
         point = self.points[parent.name]
-        harmed = parent.standing == "broken" and (_ruined(parent) or self._inaccurate(parent))
+        harmed = parent.standing == "broken" and (ruined(parent) or inaccurate(parent, self.accuracy))
         if harmed and parent.name not in self._asked:
             self._asked.add(parent.name)
             yield from (p for p in self._restored(point) if p.name not in self.trials)
@@ -242,16 +235,21 @@ class Engine:
         """The point with harmful layers in float; remembered, since ranking them takes long."""
         key = f"{self.runner.key(point)}/restored"
         known = self.journal.noted(key)
-        if known is not None:
-            return [replace(point, steps=tuple((name, options) for name, options in steps)) for steps in known]
-        if self._left() <= 0:
-            return []
-        try:
-            found = self.runner.restored(point, self._left() / 4)
-        except OptimizerError:
-            found = []  # its layers cannot be told apart here: the other moves remain
-        self.journal.note(key, [[[name, dict(options)] for name, options in p.steps] for p in found], self.spent())
-        return found
+        if known is None:
+            if self._left() <= 0:
+                return []
+            try:
+                each = self._expected(1)
+                found = self.runner.restored(point, min(self._left() / 4, MENDING * each if each else math.inf))
+            except OptimizerError:
+                found = []  # its layers cannot be told apart here: the other moves remain
+            known = [[[[name, dict(options)] for name, options in r.point.steps], r.why] for r in found]
+            self.journal.note(key, known, self.spent())
+        points = []
+        for steps, why in known:
+            points.append(replace(point, steps=tuple((name, options) for name, options in steps)))
+            self._why[points[-1].name] = why
+        return points
 
     def _finals(self) -> None:
         """What cannot be told apart from a target's best is measured with it once more, with more restarts."""
@@ -306,7 +304,8 @@ class Engine:
         self.journal.write(self.runner.key(self.points[trial.name]), trial, self.spent())
 
     def _finish(self, trial: Trial, outcome: str, reason: str) -> Trial:
-        trial = replace(self._took(trial), outcome=outcome, reason=reason, elapsed=self.spent())  # type: ignore[arg-type]  # a Literal
+        told = "; ".join(filter(None, (self._why.get(trial.name), reason)))
+        trial = replace(self._took(trial), outcome=outcome, reason=told, elapsed=self.spent())  # type: ignore[arg-type]  # a Literal
         self.journal.write(self.runner.key(self.points[trial.name]), trial, self.spent())
         self._note(trial)
         return trial
@@ -331,15 +330,3 @@ MEETS = {
     "likely": "meets the gates, foretold for the evaluation data",
     "possible": "meets the gates, the evaluation data may not confirm it",
 }
-
-
-RUINED = "its outputs are noise, no closer to the baseline's than zeros are"
-
-
-def _ruined(trial: Trial) -> bool:
-    return trial.error is not None and trial.error >= NOISE
-
-
-def decibels(error: float) -> str:
-    """Noise over signal as a signal to noise ratio."""
-    return f"{-10 * math.log10(error):.1f}" if error > 0 else "inf"

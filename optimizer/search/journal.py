@@ -17,7 +17,7 @@ from optimizer import schema
 from optimizer.disk import disk_errors
 from optimizer.values import Trial
 
-LAYOUT = 1
+LAYOUT = 2
 
 
 class Journal:

@@ -75,7 +75,9 @@ def trial(asked: Asked, point: Point) -> Recipe:
     names = [use.name for use in asked.recipe.targets]
     written = document.get("targets") or names
     document["targets"] = [use for name, use in zip(names, written, strict=True) if name in kept]
-    document["variants"] = {asked.plain: variants[asked.plain], asked.variant: {point.target: point.written()}}
+    plain = variants[asked.plain]
+    own = {target: value for target, value in plain.items() if target in kept} if isinstance(plain, dict) else plain
+    document["variants"] = {asked.plain: own, asked.variant: {point.target: point.written()}}
     document["gates"] = [text for text in document.get("gates", ()) if _meant(asked, text, kept)]
     document["name"] = f"{asked.recipe.name}-{point.name.replace('@', '-')}"
     return _parsed(asked, document)

@@ -29,6 +29,14 @@ class Timed:
     measurements: tuple[Measurement, ...]
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A point with layers put back into float, and which and why in words."""
+
+    point: Point
+    why: str
+
+
 class Runner(Protocol):
     """Makes and measures points. Raises OptimizerError for a point that cannot be."""
 
@@ -50,7 +58,7 @@ class Runner(Protocol):
         """How the gates hold for it; without metrics, as far as the other gates go."""
         ...
 
-    def restored(self, point: Point, seconds: float) -> list[Point]:
+    def restored(self, point: Point, seconds: float) -> list[Restored]:
         """The point with its most harmful layers left in float, for one that breaks the gates."""
         ...
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -24,6 +25,7 @@ from optimizer.schema import parse
 from optimizer.search import points
 from optimizer.search.asked import INSERTED, Asked
 from optimizer.search.points import Point
+from optimizer.steps import roles
 
 Row = Mapping[str, Any]
 
@@ -37,11 +39,13 @@ class Space:
     rewrites: tuple[str, ...]  # of the passes, the lossless ones
     settings: Mapping[str, tuple[Row, ...]]  # target -> options of its own worth trying
     roles: Mapping[str, str]  # data roles of the recipe
+    missing: Mapping[str, tuple[str, ...]]  # pass that would take part -> data roles that the recipe lacks
 
     def presets(self) -> list[Point]:
-        """Per target the model as it is, then under each setting of the runtime, then every pass by itself.
+        """Per target the model as it is, then every conversion, rewrite and setting of the runtime by itself.
 
-        Targets take turns, so that a search that is cut short has seen something of each.
+        Targets take turns, and conversions with what can join them, so that a search that is cut short has seen
+        something of each.
         """
         found = [list(self._presets(target)) for target in self.asked.targets]
         longest = max(map(len, found), default=0)
@@ -76,12 +80,13 @@ class Space:
     def _presets(self, target: str) -> Iterator[Point]:
         plain = Point(target)
         yield plain
-        conversions = [n for n in self.rows if n not in self.rewrites]
-        ordered = [
-            *(Point(target, ((name, self.rows[name][0]),)) for name in (*conversions, *self.rewrites)),
+        conversions = [Point(target, ((name, self.rows[name][0]),)) for name in self.rows if name not in self.rewrites]
+        others = [
+            *(Point(target, ((name, self.rows[name][0]),)) for name in self.rewrites),
             *(replace(plain, options=row) for row in self._settings(plain)),
         ]
-        yield from (point for point in ordered if self.refusal(point) is None)
+        able = ([point for point in given if self.refusal(point) is None] for given in (conversions, others))
+        yield from (point for turn in zip_longest(*able) for point in turn if point)
 
     def _changed(self, point: Point) -> Iterator[Point]:
         present = [name for name, _ in point.steps]
@@ -104,11 +109,20 @@ class Space:
 
 def of(asked: Asked) -> Space:
     """The space of a search: passes and settings that fit the recipe, its data, and what is installed."""
-    roles: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
-    rows = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name), roles))}
+    data: dict[str, str] = dict.fromkeys(map(str, asked.recipe.data), "")
+    every = {name: found for name in _allowed(asked) if (found := _rows(registry.load("passes", name)))}
+    lacking = {name: _lacking(registry.load("passes", name), found[0], data) for name, found in every.items()}
+    missing = {name: needed for name, needed in lacking.items() if needed}
+    rows = {name: found for name, found in every.items() if name not in missing}
     rewrites = tuple(name for name in rows if registry.load("passes", name).LIMIT is not None)
-    settings = {t: tuple(getattr(registry.load("targets", t), "SEARCH", ())) for t in asked.targets}
-    return Space(asked, rows, rewrites, settings, roles)
+    settings = {t: _open(registry.load("targets", t), asked.latency.threads) for t in asked.targets}
+    return Space(asked, rows, rewrites, settings, data, missing)
+
+
+def _open(target: Any, threads: int) -> tuple[Row, ...]:
+    """Settings of a target worth trying: what it says, and fewer threads, since small models lose by sharing work."""
+    fewer = ({"threads": threads >> halvings} for halvings in range(1, threads.bit_length()))
+    return (*getattr(target, "SEARCH", ()), *(fewer if "threads" in target.Options.model_fields else ()))
 
 
 def _allowed(asked: Asked) -> Sequence[str]:
@@ -122,15 +136,20 @@ def _idle(plugin: Any, target: Any) -> bool:
     return hasattr(plugin, "changes") and not plugin.changes(target.SCHEME)
 
 
-def _rows(plugin: Any, roles: Mapping[str, str]) -> tuple[Row, ...]:
+def _rows(plugin: Any) -> tuple[Row, ...]:
     """The options of a pass that are worth trying; none where it takes no part."""
     given = getattr(plugin, "SEARCH", None)
     required = any(info.is_required() for info in plugin.Options.model_fields.values())
-    if given == () or (given is None and required) or not set(plugin.DATA) <= {*roles}:
+    if given == () or (given is None and required):
         return ()
     said = tuple(given or ({},))
     known = {name for row in said for name in row}
     return (*said, *(row for row in alternatives(plugin.Options) if not {*row} & known))
+
+
+def _lacking(plugin: Any, preset: Row, data: Mapping[str, str]) -> tuple[str, ...]:
+    """The data roles that a pass reads with its preset and a recipe does not have."""
+    return tuple(role for role in roles(plugin, plugin.Options.model_validate(preset)) if role not in data)
 
 
 def alternatives(options: type[BaseModel]) -> Iterator[Row]:

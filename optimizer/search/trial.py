@@ -20,7 +20,7 @@ from optimizer.search import points
 from optimizer.search.asked import Asked
 from optimizer.search.fallback import Broken, harmful
 from optimizer.search.points import Point
-from optimizer.search.runner import Built, Timed
+from optimizer.search.runner import Built, Restored, Timed
 from optimizer.search.standing import Stand, stand
 from optimizer.store import Store
 from optimizer.usercode import attempt
@@ -50,23 +50,25 @@ class Trials:
         self._expected: dict[str, list[dict[str, Any]]] = {}
 
     def prepare(self) -> None:
-        """Build and evaluate what trials are compared with."""
+        """Build what trials are compared with: the baselines, and the model as it is on each target.
+
+        Raises OptimizerError for a target on which trials would have no baseline.
+        """
+        self._refuse_homeless()
         self.producer.produce(self.base.steps[0])  # the data sets are fitted to what the model takes
-        wanted = [c for c in self.base.candidates if self._needed(c)]
+        wanted = [self._plain(name) for name in (*self._baselines(), *map(self._as_is, self.asked.targets))]
         keys = {key for c in wanted for key in c.steps}
         for step in self.base.steps:
             if step.key in keys:
                 self.producer.produce(step)
-        assess.Assessor(self.producer).selection({c.name for c in wanted})
+        assess.Assessor(self.producer).selection(self._baselines())
         self._refuse_dims()
 
     def scope(self) -> str:
         """Digest of what the numbers of all trials depend on beside their own ingredients."""
         asked, base = self.asked, self.base
         spec = asked.latency
-        evaluations = [
-            e.key for e in base.selections if self._needed(next(c for c in base.candidates if c.name == e.candidate))
-        ]
+        evaluations = [e.key for e in base.selections if e.candidate in self._baselines()]
         return fingerprint.of_value({
             "machine": base.machine.digest,
             "gates": [gate.text for gate in base.gates] + list(asked.recipe.gates),
@@ -129,10 +131,10 @@ class Trials:
         renamed = [dataclasses.replace(m, subject=candidate.name) for m in found]
         return stand(given, renamed, candidate, planned.baseline, len(self.producer.dataset("evaluate")))
 
-    def restored(self, point: Point, seconds: float) -> list[Point]:
+    def restored(self, point: Point, seconds: float) -> list[Restored]:
         planned, candidate = self._planned(point)
-        baseline = self._base(f"{self.asked.plain}@{point.target}")
-        broken = Broken(point, planned, candidate, self._artifact(planned, candidate), baseline)
+        baseline = self._base(self._as_is(point.target))
+        broken = Broken(self.asked, point, planned, candidate, self._artifact(planned, candidate), baseline)
         return harmful(broken, self.producer, seconds, lambda found: self.stand(point, found))
 
     def _planned(self, point: Point) -> tuple[Plan, Candidate]:
@@ -151,10 +153,14 @@ class Trials:
                 producer.produce(planned.step(key))
         return producer.done[str(candidate.artifact)].artifact
 
-    def _needed(self, candidate: Candidate) -> bool:
-        """Whether a candidate of the plain recipe is one that trials are compared with."""
-        own = candidate.variant == self.asked.plain and candidate.target in self.asked.targets
-        return candidate.skipped is None and (own or candidate.name == self.asked.yardstick)
+    def _as_is(self, target: str) -> str:
+        """The candidate of the base plan that is the model as it is, whether or not the target has a baseline."""
+        return f"{self.asked.variant}@{target}"
+
+    def _baselines(self) -> list[str]:
+        """The candidates that gates and times of trials refer to: one per target, or one for all."""
+        own = (self.base.baselines[self._as_is(target)] for target in self.asked.targets)
+        return list(dict.fromkeys([self.asked.yardstick, *(name for name in own if name)]))
 
     def _plain(self, name: str) -> Candidate:
         return next(c for c in self.base.candidates if c.name == name)
@@ -166,8 +172,8 @@ class Trials:
         return latency.Subject(name, candidate.target, artifact, candidate.options)
 
     def _compared(self, point: Point, artifact: Artifact, candidate: Candidate) -> tuple[float, str]:
-        """Noise over signal of the worst output against the baseline's on calibration data, and what really ran."""
-        plain = f"{self.asked.plain}@{point.target}"
+        """Noise over signal of the worst output on calibration data against the model as it is, and what really ran."""
+        plain = self._as_is(point.target)
         if plain not in self._expected:
             self._expected[plain] = self._run(self._base(plain), self._plain(plain))[0]
         found, precision = self._run(artifact, candidate)
@@ -218,6 +224,17 @@ class Trials:
             batch = gate.batch or min(self.asked.latency.batch)
             return batch == self.asked.batch and self.asked.dims == self.asked.latency.dims
         return gate.metric == "size" or gate.metric in self.base.metrics
+
+    def _refuse_homeless(self) -> None:
+        homeless = [target for target in self.asked.targets if not self.base.baselines[self._as_is(target)]]
+        if homeless:
+            built = [c for c in self.base.candidates if c.variant == self.asked.plain and c.skipped is None]
+            raise OptimizerError(
+                f"recipe '{self.asked.recipe.name}', step 'auto': the baseline '{self.asked.plain}' is not built for "
+                f"{' and '.join(homeless)}, so trials there have nothing to be compared with",
+                f"name one baseline for all targets (baseline: {built[0].name}), or search only where it is built "
+                f"(auto: {{targets: [{', '.join(c.target for c in built)}]}})",
+            )
 
     def _refuse_dims(self) -> None:
         signature = self._base(self.asked.yardstick).signature

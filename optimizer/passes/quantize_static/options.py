@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from optimizer.schema import Strict
-from optimizer.scheme import QuantScheme
 
 
 class Options(Strict):
@@ -50,10 +49,6 @@ class Options(Strict):
     reduce_range: bool = Field(
         False, description="7 bits per weight, for x86 CPUs without VNNI, whose 8-bit products saturate"
     )
-
-    def by_channel(self, scheme: QuantScheme) -> bool:
-        """Whether each output channel of a weight has a scale of its own: as said here, else as the target likes it."""
-        return scheme.per_channel if self.per_channel is None else self.per_channel
 
     @field_validator("smooth", mode="before")
     @classmethod

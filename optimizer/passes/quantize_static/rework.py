@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from optimizer.formats import layers
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static import bias, equalize, layers, ranges, rounding, smooth, thresholds
+from optimizer.passes.quantize_static import bias, equalize, ranges, rounding, smooth, thresholds
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
 from optimizer.scheme import QuantScheme
@@ -64,7 +65,7 @@ def after(
 ) -> None:
     """Once ranges are known: weights go to their grids, then biases take up what is lost; `insert` quantizes a copy."""
     if options.rounding == "adaround":
-        per_channel, reduced = options.by_channel(scheme), options.reduce_range
+        per_channel, reduced = scheme.by_channel(options.per_channel), options.reduce_range
         ctx.note("adaround", rounding.adaround(model, takes, data, per_channel, ctx.seed, ctx.progress, reduced))
     if options.bias_correction:
         ctx.note("bias_correction", bias.correct(model, takes, insert, data, ctx.progress))

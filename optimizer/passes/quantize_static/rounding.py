@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.formats.calibration import Calibration
+from optimizer.formats.layers import Graph, Layer, grouped, ungrouped
 from optimizer.passes.quantize_static.grid import of_weight, top
-from optimizer.passes.quantize_static.layers import Graph, Layer, grouped, ungrouped
 from optimizer.passes.quantize_static.moments import second_moments, unfoldable
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.formats import taps
+from optimizer.formats import absorb, taps
+from optimizer.formats.absorb import Absorber, Constant
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static.absorb import NORMS, Absorber, Constant, absorber
-from optimizer.passes.quantize_static.layers import Graph, Layer, channels, inner_tops, scale_inputs, settle
+from optimizer.formats.layers import Graph, Layer, channels, inner_tops, scale_inputs, settle
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +68,7 @@ def smooth(
 
 
 def _normalized(graph: Graph, group: Group) -> bool:
-    return group.tensor in graph.makers and graph.makers[group.tensor].op_type in NORMS
+    return group.tensor in graph.makers and graph.makers[group.tensor].op_type in absorb.NORMS
 
 
 def _with_mul(graph: Graph, group: Group) -> Group:
@@ -104,14 +104,14 @@ def gather(graph: Graph, takes: Callable[[onnx.NodeProto], bool]) -> list[Group]
 
 
 def _source(graph: Graph, tensor: str, layers: list[Layer]) -> Absorber:
-    others = [node.name for node in graph.readers[tensor] if node.name not in {layer.name for layer in layers}]
-    if others or any(value.name == tensor for value in graph.model.graph.output):
-        return Absorber(reason=f"'{tensor}' is also read by {', '.join(others[:3]) or 'whoever runs the model'}")
+    others = absorb.others(graph, tensor, {layer.name for layer in layers})
+    if others:
+        return Absorber(reason=f"'{tensor}' is also read by {others}")
     widths = {(layer.channel, channels(graph, layer)[0]) for layer in layers}
     if len(widths) != 1:
         return Absorber(reason=f"the layers that read '{tensor}' see its channels differently")
     channel, count = widths.pop()
-    return absorber(graph, tensor, channel, count)
+    return absorb.absorber(graph, tensor, channel, count)
 
 
 def activation_tops(

@@ -7,13 +7,14 @@ know. A scheme with `qdq_on_weights` keeps the float weights behind a pair, as T
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.quantize_static import grid, layers, placement
+from optimizer.formats import layers
+from optimizer.passes.quantize_static import grid, placement
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range
@@ -31,12 +32,25 @@ class Weights:
     reduced: bool = False  # 7 bits: U8S8 products saturate in 16 bits on x86 without VNNI
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """Grids that training has found, which are written as they are instead of being derived from ranges and weights."""
+
+    tensors: Mapping[str, Grid] = field(default_factory=dict)  # activation, or constant beside one -> its grid
+    weights: Mapping[str, Grid] = field(default_factory=dict)  # name of a layer -> the grid of its weight
+
+
 def write(
-    model: onnx.ModelProto, placed: Placement, ranges: Mapping[str, Range], weights: Weights, scheme: QuantScheme
+    model: onnx.ModelProto,
+    placed: Placement,
+    ranges: Mapping[str, Range],
+    weights: Weights,
+    scheme: QuantScheme,
+    learnt: Learnt | None = None,
 ) -> None:
     """Change the model in place; its nodes stay in topological order."""
-    _plain(model, [node for index in placed.taken if (node := model.graph.node[index]).op_type == "Gemm"])
-    _Writer(model, placed, ranges, weights, scheme).write()
+    plain(model, placed)
+    _Writer(model, placed, ranges, weights, scheme, learnt or Learnt()).write()
 
 
 class _Writer:
@@ -47,6 +61,7 @@ class _Writer:
         ranges: Mapping[str, Range],
         weights: Weights,
         scheme: QuantScheme,
+        learnt: Learnt,
     ) -> None:
         import onnx
 
@@ -59,7 +74,8 @@ class _Writer:
         self.new: list[onnx.NodeProto] = []
         self.names: dict[str, str] = {}  # tensor that exists in 8 bits only -> what its readers read now
         self.stored: set[str] = set()  # names of initializers and pairs that are there already
-        self.grids: dict[str, Grid] = {}
+        self.grids: dict[str, Grid] = dict(learnt.tensors)
+        self.learnt = learnt.weights
         self.constants: dict[tuple[str, int | None, bytes, bytes], str] = {}  # what is stored on which grid -> its name
 
     def write(self) -> None:
@@ -149,7 +165,7 @@ class _Writer:
             return
         weight = self.array(self.floats[floats[1]])
         axis = layers.channel_axis(node, weight.ndim) if self.weights.per_channel else None
-        found = grid.of_weight(weight, axis, self.weights.reduced)
+        found = self.learnt.get(node.name) or grid.of_weight(weight, axis, self.weights.reduced)
         root = self.placed.grid(floats[0])
         if self.scheme.quantize_bias and root and len(floats) > 2 and floats[2] in self.floats:
             bias = self.array(self.floats[floats[2]]).reshape(-1)
@@ -193,10 +209,11 @@ class _Writer:
         return result
 
 
-def _plain(model: onnx.ModelProto, gemms: Sequence[onnx.NodeProto]) -> None:
-    """Put Gemm's factors into its constants: integer kernels add the bias before they scale."""
+def plain(model: onnx.ModelProto, placed: Placement) -> None:
+    """Put the factors of every quantized Gemm into its constants: integer kernels add the bias before they scale."""
     import onnx
 
+    gemms = [node for index in placed.taken if (node := model.graph.node[index]).op_type == "Gemm"]
     constants = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     for node, (name, position) in itertools.product(gemms, (("alpha", 1), ("beta", 2))):
         factor = next((a for a in node.attribute if a.name == name), None)

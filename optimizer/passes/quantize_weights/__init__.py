@@ -53,8 +53,8 @@ def _refuse_onnx(options: Options, target: str) -> str | None:
 
 
 def _refuse_openvino(options: Options) -> str | None:
-    if options.algorithm == "hqq":
-        return "NNCF, which compresses weights for openvino, has no hqq; accepted: rtn, gptq, awq"
+    if options.algorithm in ("hqq", "autoround"):
+        return f"NNCF, which compresses weights for openvino, has no {options.algorithm}; accepted: rtn, gptq, awq"
     if options.accuracy_level is not None:
         return "accuracy_level is an option for onnxruntime; openvino decides by itself how it multiplies"
     if options.bits == 8 and options.algorithm != "rtn":
@@ -65,11 +65,7 @@ def _refuse_openvino(options: Options) -> str | None:
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
-    """Write the model with integer weights; gptq and awq decide them on `ctx.data["calibrate"]`."""
-    scheme = ctx.wanted("quantize.weights")
-    reason = refuse(options, scheme)
-    if reason:
-        raise OptimizerError(reason, "change the option, or leave this step out for that target")
+    """Write the model with integer weights; gptq, awq and autoround decide them on `ctx.data["calibrate"]`."""
     if not set(data(options)) <= set(ctx.data):
         raise OptimizerError(
             f"quantize.weights with {options.algorithm} needs calibration data, and there is none",

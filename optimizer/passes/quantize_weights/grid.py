@@ -62,13 +62,22 @@ def grouped(weights: np.ndarray, group: int) -> np.ndarray:
 
 
 def spanned(groups: np.ndarray, grid: Grid) -> Steps:
-    """The steps whose grid just spans each group (n, groups, group), so that no weight moves by more than half a step.
+    """The steps whose grid just spans each group (n, groups, group), so that no weight moves by over half a step."""
+    return between(*ends(groups), grid)
+
+
+def ends(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest of each group and zero, float64 (n, groups)."""
+    low, high = (np.minimum(groups.min(axis=-1), 0), np.maximum(groups.max(axis=-1), 0))
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def between(low: np.ndarray, high: np.ndarray, grid: Grid) -> Steps:
+    """The steps whose grid goes from `low`, at most zero, to `high`, at least zero; float64 (n, groups).
 
     A symmetric grid has one more integer below zero than above. The scale takes the sign that puts the larger side
     there, as ONNX Runtime and NNCF do it, too.
     """
-    low, high = (np.minimum(groups.min(axis=-1), 0), np.maximum(groups.max(axis=-1), 0))
-    low, high = low.astype(np.float64), high.astype(np.float64)
     if grid.symmetric:
         larger, smaller = np.maximum(-low, high), np.minimum(-low, high)
         sizes = np.maximum(larger / -grid.low, smaller / grid.high)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer.formats.layers import channel_axis
+
 if TYPE_CHECKING:
     import onnx
 
@@ -38,8 +40,7 @@ def found(model: onnx.ModelProto, embeddings: bool) -> list[Layer]:
         for node in model.graph.node
         if node.op_type == "Transpose" and node.input[0] in constants
     }
-    readers = {"MatMul": _product, "Gemm": _affine, **({"Gather": _lookup} if embeddings else {})}
-    layers = (readers[n.op_type](n, constants, turned) for n in model.graph.node if n.op_type in readers)
+    layers = (_layer(node, constants, turned, embeddings) for node in model.graph.node)
     return [layer for layer in layers if layer is not None]
 
 
@@ -58,26 +59,18 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def _product(node: onnx.NodeProto, constants: Mapping[str, Any], turned: Mapping[str, str]) -> Layer | None:
-    name = node.input[1]
-    if name in constants:
-        return Layer(node.name, node.op_type, node.input[0], name, True, 1.0)
-    if name in turned:  # x @ transpose(w), as a head that shares the embedding's table is exported
-        return Layer(node.name, node.op_type, node.input[0], turned[name], False, 1.0)
+def _layer(node: onnx.NodeProto, constants: Mapping[str, Any], turned: Mapping[str, str], tables: bool) -> Layer | None:
+    if node.op_type in ("MatMul", "Gemm"):
+        return _product(node, constants, turned)
+    if tables and node.op_type == "Gather" and node.input[0] in constants and attributes(node).get("axis", 0) == 0:
+        return Layer(node.name, node.op_type, node.input[1], node.input[0], False, 1.0)
     return None
 
 
-def _affine(node: onnx.NodeProto, constants: Mapping[str, Any], turned: Mapping[str, str]) -> Layer | None:
-    options = attributes(node)
-    name, across = node.input[1], not options.get("transB", 0)
-    if name in turned:
-        name, across = turned[name], not across
+def _product(node: onnx.NodeProto, constants: Mapping[str, Any], turned: Mapping[str, str]) -> Layer | None:
+    options, name, outer = attributes(node), node.input[1], channel_axis(node, 2)
+    if name in turned:  # x @ transpose(w), as a head that shares the embedding's table is exported
+        name, outer = turned[name], 1 - outer
     if name not in constants or options.get("transA", 0):
         return None
-    return Layer(node.name, node.op_type, node.input[0], name, across, float(options.get("alpha", 1.0)))
-
-
-def _lookup(node: onnx.NodeProto, constants: Mapping[str, Any], turned: Mapping[str, str]) -> Layer | None:  # noqa: ARG001  # as the others
-    if node.input[0] not in constants or attributes(node).get("axis", 0) != 0:
-        return None
-    return Layer(node.name, node.op_type, node.input[1], node.input[0], False, 1.0)
+    return Layer(node.name, node.op_type, node.input[0], name, outer == 1, float(options.get("alpha", 1.0)))

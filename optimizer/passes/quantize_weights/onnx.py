@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +14,12 @@ from optimizer import selectors
 from optimizer.errors import OptimizerError
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_weights import awq, gptq, grid, hqq, layers, moments, rewrite
-from optimizer.passes.quantize_weights.grid import Grid, Quantized
+from optimizer.formats.layers import Graph
+from optimizer.passes.quantize_weights import decide, layers, rewrite
+from optimizer.passes.quantize_weights.decide import Decided
+from optimizer.passes.quantize_weights.grid import Grid
 from optimizer.passes.quantize_weights.layers import Layer
-from optimizer.passes.quantize_weights.options import CALIBRATED, Options
+from optimizer.passes.quantize_weights.options import Options
 from optimizer.passes.quantize_weights.record import Row, record
 from optimizer.protocols import Context
 from optimizer.values import Artifact
@@ -33,15 +33,6 @@ GROUP = 32
 ACCURACY_LEVEL = 4
 
 
-@dataclass(frozen=True)
-class Decided:
-    """Layers that read one tensor, their new weights, and what that tensor is to be divided by."""
-
-    layers: Sequence[Layer]
-    found: Sequence[Quantized]
-    factors: np.ndarray | None = None
-
-
 def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model with integer weights into `out`."""
     model = onnx_ready.prepared(source)
@@ -52,8 +43,9 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     edits: defaultdict[str, list[rewrite.Edit]] = defaultdict(list)
     whole = sum(4 * math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == layers.FLOAT)
     rows: list[Row] = []
-    for decided in _decided(model, chosen, steps, options, ctx, source):
-        rows += _edit(model, decided, options, edits)
+    graph = Graph(model)
+    for decided in decide.decided(model, chosen, steps, options, ctx, source):
+        rows += _edit(graph, decided, options, edits)
     rewrite.apply(model, edits)
     onnx_format.save(model, out)
     ctx.note("kept", sorted(kept))
@@ -90,61 +82,14 @@ def _nothing(model: onnx.ModelProto, every: Sequence[Layer]) -> OptimizerError:
     )
 
 
-def _decided(
-    model: onnx.ModelProto, chosen: Sequence[Layer], steps: Grid, options: Options, ctx: Context, source: Artifact
-) -> Iterator[Decided]:
-    """The new weights of every layer; `model` still holds the old ones."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    plain = hqq.quantized if options.algorithm == "hqq" else grid.nearest
-    calibrated = options.algorithm in CALIBRATED
-    for layer in chosen:
-        if layer.table or not calibrated:
-            yield Decided([layer], [plain(layers.weights(tensors[layer.weight], layer), steps)])
-    if not calibrated:
-        return
-    readers: defaultdict[str, list[Layer]] = defaultdict(list)
-    for layer in chosen:
-        if not layer.table:
-            readers[layer.input].append(layer)
-    data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
-    widths = {name: _width(tensors, own[0]) for name, own in readers.items()}
-    for found in moments.rounds(model, widths, data, ctx.progress):
-        _warn_of_few(found, ctx.warn)
-        for name, seen in found.items():
-            own = [layers.weights(tensors[layer.weight], layer) for layer in readers[name]]
-            if options.algorithm == "gptq":
-                yield Decided(readers[name], [gptq.quantized(w, seen.matrix, steps) for w in own])
-            else:
-                scaled = awq.quantized(own, seen.matrix, steps)
-                yield Decided(readers[name], scaled.layers, scaled.factors)
-
-
-def _width(tensors: dict[str, Any], layer: Layer) -> int:
-    rows, columns = tensors[layer.weight].dims
-    return int(rows if layer.turned else columns)
-
-
-def _warn_of_few(found: dict[str, moments.Moments], warn: Callable[[str], None]) -> None:
-    few = {name: seen for name, seen in found.items() if seen.rows < len(seen.matrix)}
-    if few:
-        name, seen = min(few.items(), key=lambda item: item[1].rows / len(item[1].matrix))
-        warn(
-            f"{len(few)} of {len(found)} layer inputs have fewer calibration rows than columns, such as {name} with "
-            f"{seen.rows} rows for {len(seen.matrix)} columns; more samples would decide better"
-        )
-
-
-def _edit(
-    model: onnx.ModelProto, decided: Decided, options: Options, edits: defaultdict[str, list[rewrite.Edit]]
-) -> list[Row]:
+def _edit(graph: Graph, decided: Decided, options: Options, edits: defaultdict[str, list[rewrite.Edit]]) -> list[Row]:
     """Add the edits of some layers, and say what they changed."""
-    graph = model.graph
     source, extra = decided.layers[0].input, 0
     if decided.factors is not None:
         place, edit, source = rewrite.divided(graph, decided.layers, decided.factors)
         edits[place].append(edit)
         extra = edit.size if edit.inner else 0  # a layer normalization keeps its size
-    by_name = {node.name: node for node in graph.node}
+    by_name = {node.name: node for node in graph.model.graph.node}
     level = ACCURACY_LEVEL if options.accuracy_level is None else options.accuracy_level
     rows = []
     for layer, found in zip(decided.layers, decided.found, strict=True):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import openvino
 
 GROUP = 32
+FAKE = "FakeQuantize"
 PRODUCT, LOOKUP = "MatMul", "Gather"
 INTEGERS = ("u4", "i4", "u8", "i8")
 PASSED = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")  # between a compressed constant and its product
@@ -32,22 +33,25 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     """Write the IR with compressed weights into `out`."""
     openvino_format.library()  # before NNCF: it turns telemetry off
     model = openvino_format.load(source.path)
+    if any(op.get_type_name() == FAKE for op in model.get_ops()):
+        raise OptimizerError("the model is quantized already", "start from the float model")
     every = nodes.openvino_nodes(model)
     kept = selectors.select(options.keep, every, "quantize.weights: keep")
     taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
     left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
     constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
     whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
+    before = {row.name for row in _rows(model, taken)}
     _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
         stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
     result = _compressed(model, options, left, stream)
-    rows = [row for op in result.get_ordered_ops() if op.get_type_name() in taken for row in _row(op)]
+    rows = [row for row in _rows(result, taken) if row.name not in before]
     if not rows:
         raise OptimizerError(
-            f"no weights are left to quantize: the model has no {' or '.join(sorted(taken))} with a constant weight "
-            f"that is not kept in float",
+            f"no weights are left to quantize: the model has no {' or '.join(sorted(taken))} with a constant float "
+            f"weight that is not kept",
             "loosen keep; embeddings: true takes tables, too; a convolutional network needs quantize.static",
         )
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
@@ -123,6 +127,10 @@ def _width(op: Any) -> int | None:
         return None
     across = kind == PRODUCT and not op.get_attributes()["transpose_b"]
     return int(node.shape[0 if across else 1])
+
+
+def _rows(model: openvino.Model, taken: set[str]) -> list[Row]:
+    return [row for op in model.get_ordered_ops() if op.get_type_name() in taken for row in _row(op)]
 
 
 def _row(op: Any) -> list[Row]:

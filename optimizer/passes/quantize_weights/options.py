@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from optimizer.schema import Strict
 
-Algorithm = Literal["rtn", "hqq", "gptq", "awq"]
-CALIBRATED: tuple[Algorithm, ...] = ("gptq", "awq")  # decided on the inputs of the layers, so they need data
+Algorithm = Literal["rtn", "hqq", "gptq", "awq", "autoround"]
+CALIBRATED: tuple[Algorithm, ...] = ("gptq", "awq", "autoround")  # decided on what layers read, so they need data
 
 
 class Options(Strict):
@@ -22,12 +22,14 @@ class Options(Strict):
         "default: 32, or channel where the target has nothing else",
     )
     algorithm: Algorithm = Field(
-        "rtn", description="rtn: to the nearest; hqq: robust fit of the scales; gptq, awq: least error of the outputs"
+        "rtn",
+        description="rtn: to the nearest; hqq: robust fit of the scales; gptq, awq, autoround: least error of the "
+        "outputs; autoround learns rounding and ranges, and takes longest",
     )
     symmetric: bool = Field(False, description="zero points of zero: slightly smaller, less exact")
     embeddings: bool = Field(False, description="also tables that a Gather looks rows up in")
     keep: list[str] = Field([], description="left in float: node names with * and ?, /regular expressions/, op:Type")
-    samples: int = Field(128, ge=1, description="calibration examples for gptq and awq, or all when there are fewer")
+    samples: int = Field(128, ge=1, description="calibration examples where inputs decide, or all when there are fewer")
     accuracy_level: Literal[0, 1, 4] | None = Field(
         None, description="for ONNX Runtime: products in int8 (4, the default), in float32 (1), as it likes (0)"
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optimizer.formats import absorb
+from optimizer.formats.layers import Graph
 from optimizer.passes.quantize_weights.grid import Quantized
 from optimizer.passes.quantize_weights.layers import FLOAT, Layer, attributes
 from optimizer.passes.quantize_weights.packing import packed
@@ -85,44 +87,35 @@ def _steps(node: onnx.NodeProto, found: Quantized) -> list[onnx.TensorProto]:
     return tensors
 
 
-def divided(graph: onnx.GraphProto, layers: Sequence[Layer], factors: np.ndarray) -> tuple[str, Edit, str]:
+def divided(graph: Graph, layers: Sequence[Layer], factors: np.ndarray) -> tuple[str, Edit, str]:
     """Divide the tensor that the layers share by `factors` (k,): the node to edit, the edit, what the layers read now.
 
-    A layer normalization that nothing but the layers reads takes the factors into its weights, which costs nothing.
+    A normalization that nothing but the layers reads takes the factors into its constants, which costs nothing.
     """
     import onnx
 
     name = layers[0].input
-    norm = _norm(graph, name, {layer.name for layer in layers})
-    if norm is not None:
-        return norm.name, _divided_norm(graph, norm, factors), name
+    norm = graph.makers.get(name)
+    if norm is not None and norm.op_type in absorb.NORMS and not absorb.others(graph, name, {n.name for n in layers}):
+        constants = absorb.norm(graph, norm, len(factors)).constants
+        if constants:
+            return norm.name, _divided_norm(graph, norm, {constant.name for constant in constants}, factors), name
     inverse = onnx.numpy_helper.from_array((1 / factors).astype(np.float32), f"{name}_inverse_factors")
     result = f"{name}_divided"
     made = onnx.helper.make_node("Mul", [name, inverse.name], [result], name=result)
     return layers[0].name, Edit((made,), (inverse,), (result,)), result
 
 
-def _norm(graph: onnx.GraphProto, name: str, readers: set[str]) -> onnx.NodeProto | None:
-    """The layer normalization with constant weights that makes a tensor for these readers alone."""
-    constants = {tensor.name for tensor in graph.initializer}
-    others = [n for n in graph.node if name in n.input and n.name not in readers]
-    if others or any(output.name == name for output in graph.output):
-        return None
-    makers = (n for n in graph.node if n.op_type == "LayerNormalization" and n.output[0] == name)
-    return next((n for n in makers if set(filter(None, n.input[1:])) <= constants), None)
-
-
-def _divided_norm(graph: onnx.GraphProto, norm: onnx.NodeProto, factors: np.ndarray) -> Edit:
+def _divided_norm(graph: Graph, norm: onnx.NodeProto, constants: set[str], factors: np.ndarray) -> Edit:
     import onnx
 
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
     made = onnx.NodeProto()
     made.CopyFrom(norm)
     new = []
-    for place, name in enumerate(norm.input[1:], start=1):
-        if name:
-            values = (onnx.numpy_helper.to_array(tensors[name]) / factors).astype(np.float32)
+    for place, name in enumerate(norm.input):
+        if name in constants:
             made.input[place] = f"{norm.name}_divided_{place}"
+            values = (graph.array(name) / factors).astype(np.float32)
             new.append(onnx.numpy_helper.from_array(values, made.input[place]))
     return Edit((made,), tuple(new))
 

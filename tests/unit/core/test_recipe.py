@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from optimizer import recipe, shorthand
+from optimizer import content, recipe, shorthand
 from optimizer.errors import OptimizerError
-from optimizer.relocation import relocated
+from optimizer.relocation import located, origin, relocated
 
 MODEL: dict[str, Any] = {"entry": "net.py:Net", "inputs": {"x": "float32[batch,4]"}}
 
@@ -181,3 +181,13 @@ def test_a_saved_recipe_means_the_same_from_its_new_place(folder: Path, monkeypa
     found = recipe.parse(moved, "moved", folder / "sub")
     assert found.model.weights == folder / "w.safetensors"
     assert found.model.entry == f"{folder / 'net.py'}:Net"
+
+
+def test_a_record_names_the_folder_of_its_recipe(folder: Path) -> None:
+    mine, out = folder / "recipes", folder / "build" / "mine"
+    mine.mkdir()
+    assert origin(mine, out) == "../../recipes"
+    assert located("../../recipes", out) == mine.resolve()
+    shipped = content.root("recipes") / "vision"
+    assert origin(shipped, out) == "recipes:vision", "no path of the machine that it was made on"
+    assert located("recipes:vision", folder) == shipped

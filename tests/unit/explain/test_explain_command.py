@@ -104,7 +104,7 @@ def test_the_baseline_is_profiled_and_nothing_else(folder: Path, capsys: pytest.
         ([*FILES, "--wrong", "--metric", "topp1"], "unknown metric 'topp1'"),
         ([*FILES, "--slow", "--dim", "length=4"], "unknown dimension 'length'"),
         ([*FILES, "--dim", "batch=many"], "--dim batch=many: a size is a positive integer"),
-        ([*FILES, "--budget", "soon"], "--budget soon: no time"),
+        ([*FILES, "--budget", "soon"], "--budget soon: is no duration"),
         (["explain", "float.onnx", "--against", "float.onnx", "--data", "data.npz", "--wrong"], "has the same files"),
     ],
 )

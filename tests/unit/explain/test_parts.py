@@ -10,8 +10,8 @@ from explain_lab import Labelled, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer.commands import options
 from optimizer.errors import OptimizerError
-from optimizer.explain import clock
 from optimizer.explain.matching import Match, Operation, match
 from optimizer.explain.subject import Part, one
 from optimizer.explain.sums import Sums
@@ -106,12 +106,14 @@ def test_the_profile_runs_on_inputs_of_the_asked_sizes() -> None:
     assert feeds["x"].shape == (3, 9) and np.array_equal(feeds["x"][:, 6:], feeds["x"][:, :3])
 
 
-@pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5min", 90), ("1h", 3600)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5min", 90), ("1h", 3600), ("500ms", 0.5)]
+)
 def test_budgets(text: str, value: float) -> None:
-    assert clock.seconds(text) == value
+    assert options.seconds("--budget", text) == value
 
 
 @pytest.mark.parametrize("text", ["0s", "", "five", "-3s", "3 days"])
 def test_no_budget(text: str) -> None:
     with pytest.raises(OptimizerError, match="--budget"):
-        clock.seconds(text)
+        options.seconds("--budget", text)

@@ -13,9 +13,10 @@ from quant_lab import OPENVINO, Bench, artifact, attention, convnet, images, low
 
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.explain import profile_onnx, roofline, slow
+from optimizer.explain import profile_onnx, profile_openvino, roofline, slow
 from optimizer.explain.kernels import Kernel, Profiled
 from optimizer.passes import quantize_static
+from optimizer.registry import load
 from optimizer.store import Store
 from optimizer.values import Profile
 
@@ -100,6 +101,25 @@ def test_openvino(rounded: bool, tmp_path: Path, store: Store) -> None:
     assert all(op.implementation for op in products), "OpenVINO names kernel and ISA"
     assert ("FakeQuantize" in {op.op for op in told.ops}) == rounded
     assert told.ms > 0 and sum(told.shares.values()) == pytest.approx(1)
+
+
+def test_a_candidate_is_profiled_with_the_options_that_it_was_measured_with(tmp_path: Path) -> None:
+    plugin = load("targets", "openvino")
+    found, feeds = lowered(artifact(convnet(), tmp_path / "m"), tmp_path / "ir"), images(2).feeds
+    shapes = {}
+    for most in (0, 8):
+        model = profile_openvino.compiled(found, plugin.Options(static_shapes=most), feeds, counters=True)
+        shapes[most] = model.inputs[0].get_partial_shape()
+    assert shapes[0].is_dynamic
+    assert list(shapes[8].to_shape()) == list(next(iter(feeds.values())).shape), "compiled for these inputs alone"
+    given: list[Any] = []
+    ort = load("targets", "onnxruntime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ort.onnx_format, "inference_session", lambda *a, **named: given.append((a, named["disabled"])))
+        for finish in (False, True):
+            profile_onnx._session(found, ort.Options(finish_quantization=finish, graph_optimization="basic"), None)
+    assert [level for (_, _, level), _ in given] == ["basic", "basic"]
+    assert given[0][1] and not given[1][1], "what the runtime may still quantize by itself is as it was"
 
 
 def test_pytorch_has_no_profile() -> None:

@@ -13,7 +13,7 @@ from quant_lab import OPENVINO, artifact, lowered, outputs
 
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.explain import Asked, explain, keep, search, wrong
+from optimizer.explain import Asked, explain, keep, prices, search, wrong
 from optimizer.explain.clock import Clock
 from optimizer.explain.proxy import decibel
 from optimizer.explain.variants import Layer
@@ -119,6 +119,7 @@ def test_layers_that_only_matter_together_are_put_back_together() -> None:
         Pairwise(),
         lambda kept: {"a", "b"} <= kept,
         lambda: True,  # type: ignore[arg-type]  # a stand-in
+        prices.counted(layers),
     )
     assert found.restored and found.kept == {"a", "b"}
     assert keep.selectors(found.kept, layers) == ("op:MatMul",)
@@ -132,7 +133,12 @@ def test_a_cheap_choice_is_preferred_to_keeping_all() -> None:
             return 0.9 * ("sum" not in kept) + 0.05 * len({"heavy1", "heavy2"} - kept)
 
     found = search.greedy(
-        layers, {"heavy1": 0.05, "heavy2": 0.05, "sum": 0.9}, Noise(), lambda k: "sum" in k, lambda: True
+        layers,
+        {"heavy1": 0.05, "heavy2": 0.05, "sum": 0.9},
+        Noise(),
+        lambda k: "sum" in k,
+        lambda: True,
+        prices.counted(layers),
     )  # type: ignore[arg-type]  # a stand-in
     assert found.kept == {"sum"}
 
@@ -151,7 +157,9 @@ def test_a_choice_that_a_later_one_made_idle_is_taken_back() -> None:
         tried.append(kept)
         return kept >= {"b", "c"}
 
-    found = search.greedy(layers, {"a": 0.5, "b": 0.3, "c": 0.2}, Noise(), content, lambda: True)  # type: ignore[arg-type]  # a stand-in
+    found = search.greedy(
+        layers, {"a": 0.5, "b": 0.3, "c": 0.2}, Noise(), content, lambda: True, prices.counted(layers)
+    )  # type: ignore[arg-type]  # a stand-in
     assert frozenset({"a", "b", "c"}) in tried and found.restored and found.kept == {"b", "c"}
 
 

@@ -75,7 +75,7 @@ def test_metadata(wheel: Path) -> None:
     assert found["License-Expression"] == "Apache-2.0"
     assert {part.strip() for part in found["Requires-Python"].split(",")} == {">=3.11", "<3.14"}
     assert set(found.get_all("Provides-Extra", [])) == {
-        "torch", "openvino", "tensorrt", "tensorrt-rtx", "inc", "hf", "data", "metrics", "all", "dev",
+        "torch", "openvino", "tensorrt", "tensorrt-rtx", "inc", "hf", "data", "metrics", "prune", "all", "dev",
     }  # fmt: skip
     assert "optc = optimizer.cli:main" in scripts
     needs = [text for text in found.get_all("Requires-Dist", []) if "extra ==" not in text]

@@ -66,11 +66,9 @@ def test_dynamic_leaves_convolutions_alone_and_keeps_what_is_named(bench: Bench)
         bench.run(quantize_dynamic, source, ORT, ops=["Conv"])
 
 
-def test_dynamic_is_refused_where_no_kernel_is(bench: Bench) -> None:
+def test_dynamic_is_refused_where_no_kernel_is() -> None:
     assert "openvino has no kernels" in str(quantize_dynamic.refuse(quantize_dynamic.Options(), OPENVINO))
     assert quantize_dynamic.refuse(quantize_dynamic.Options(), ORT) is None
-    with pytest.raises(OptimizerError, match="openvino has no kernels"):
-        bench.run(quantize_dynamic, artifact(convnet(), bench.root / "m"), OPENVINO)
 
 
 def test_half_stores_fp16_and_keeps_the_types_of_inputs_and_outputs(bench: Bench) -> None:
@@ -134,12 +132,10 @@ def test_half_on_openvino_says_what_to_compute_in(bench: Bench) -> None:
     assert openvino_format.read(brain.path) == openvino_format.read(source.path)
 
 
-def test_half_refuses_a_type_that_the_target_does_not_run(bench: Bench) -> None:
+def test_half_refuses_a_type_that_the_target_does_not_run() -> None:
     assert "available: fp16" in str(half.refuse(half.Options(dtype="bf16"), ORT))
     assert half.refuse(half.Options(dtype="bf16"), OPENVINO) is None
     assert "keep" in str(half.refuse(half.Options(keep=["x"]), OPENVINO))
-    with pytest.raises(OptimizerError, match="onnxruntime does not run bf16"):
-        bench.run(half, artifact(convnet(), bench.root / "m"), ORT, dtype="bf16")
 
 
 def test_half_twice_is_an_error(bench: Bench) -> None:

@@ -32,12 +32,12 @@ from quant_lab import (
 )
 
 from optimizer.errors import OptimizerError
-from optimizer.formats import onnx_ready
+from optimizer.formats import layers, onnx_ready
+from optimizer.formats.absorb import absorber
 from optimizer.formats.calibration import Calibration
+from optimizer.formats.layers import Graph, grouped, inner_tops, outer_tops, ungrouped
 from optimizer.passes import quantize_static
-from optimizer.passes.quantize_static import bias, equalize, layers, rounding, smooth
-from optimizer.passes.quantize_static.absorb import absorber
-from optimizer.passes.quantize_static.layers import Graph, grouped, inner_tops, outer_tops, ungrouped
+from optimizer.passes.quantize_static import bias, equalize, rounding, smooth
 from optimizer.passes.quantize_static.moments import second_moments
 
 Transformation = Callable[[Any, Calibration], dict[str, Any]]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from optimizer.passes.quantize_weights import awq, gptq, grid, hqq, packing
+from optimizer.passes.quantize_weights import autoround, awq, gptq, grid, hqq, packing
 from optimizer.passes.quantize_weights.grid import Grid
 
+Rounding = Callable[[np.ndarray, np.ndarray, Grid], grid.Quantized]
 GRIDS = st.builds(Grid, st.sampled_from([4, 8]), st.sampled_from([16, 32]), st.booleans())
 ANY = arrays.arrays(
     np.float32,
@@ -109,33 +112,95 @@ def loss(weights: np.ndarray, used: np.ndarray, inputs: np.ndarray) -> float:
     return float(((inputs @ (weights - used).T) ** 2).mean())
 
 
+def moments(inputs: np.ndarray) -> np.ndarray:
+    return inputs.T.astype(np.float64) @ inputs / len(inputs)
+
+
+LEARNT = pytest.mark.parametrize("quantized", [gptq.quantized, autoround.quantized], ids=["gptq", "autoround"])
+
+
+@LEARNT
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("width", [64, 200])  # the last block of GPTQ, and the last group, are not full
-def test_gptq_beats_rounding_on_inputs_that_correlate(width: int, symmetric: bool) -> None:
+def test_what_looks_at_inputs_beats_rounding_where_they_correlate(
+    quantized: Rounding, width: int, symmetric: bool
+) -> None:
     weights, seen, unseen = normal(3, 48, width), correlated(5, 2048, width), correlated(5, 4096, width)[2048:]
     chosen = Grid(4, 32, symmetric)
-    found = gptq.quantized(weights, seen.T @ seen / len(seen), chosen)
+    found = quantized(weights, moments(seen), chosen)
     plain = grid.nearest(weights, chosen)
     for inputs in (seen, unseen):
         assert loss(weights, found.dequantized(), inputs) < 0.5 * loss(weights, plain.dequantized(), inputs)
 
 
-def test_gptq_rounds_inputs_that_were_never_seen_to_nearest() -> None:
+@LEARNT
+@given(st.integers(0, 10_000), SHAPES, GRIDS)
+@settings(max_examples=20, deadline=None)
+def test_no_output_is_worse_than_rounded_to_nearest(
+    quantized: Rounding, seed: int, shape: tuple[int, int], chosen: Grid
+) -> None:
+    weights, hessian = normal(seed, *shape), moments(normal(seed + 1, 2 + seed % 60, shape[1]))
+    found, plain = quantized(weights, hessian, chosen), grid.nearest(weights, chosen)
+    losses = [gptq.losses(weights - q.dequantized(), hessian) for q in (found, plain)]
+    assert (losses[0] <= losses[1] * SLACK).all()
+    assert found.codes.min() >= chosen.low and found.codes.max() <= chosen.high
+    assert not (chosen.symmetric and found.steps.zeros.any())
+
+
+@LEARNT
+@given(st.integers(0, 10_000), SHAPES, GRIDS)
+@settings(max_examples=20, deadline=None)
+def test_the_codes_are_those_nearest_to_the_weights_that_they_stand_for(
+    quantized: Rounding, seed: int, shape: tuple[int, int], chosen: Grid
+) -> None:
+    weights, hessian = normal(seed, *shape), moments(normal(seed + 1, 64, shape[1]))
+    found, again = quantized(weights, hessian, chosen), quantized(weights.copy(), hessian.copy(), chosen)
+    assert (again.codes.tobytes(), again.steps.scales.tobytes()) == (
+        found.codes.tobytes(),
+        found.steps.scales.tobytes(),
+    )
+    restored = grid.grouped(found.dequantized(), chosen.group)
+    nearest = grid.rounded(restored, found.steps, chosen).reshape(len(weights), -1)[:, : shape[1]]
+    np.testing.assert_array_equal(nearest, found.codes.reshape(len(weights), -1)[:, : shape[1]])
+
+
+@LEARNT
+def test_inputs_that_were_never_seen_are_rounded_to_nearest(quantized: Rounding) -> None:
     weights, inputs = normal(1, 16, 64), correlated(2, 512, 64)
-    inputs[:, 10:20] = 0
+    inputs[:, 32:] = 0
     chosen = Grid(4, 32, symmetric=False)
-    found = gptq.quantized(weights, inputs.T @ inputs / len(inputs), chosen)
-    np.testing.assert_array_equal(found.dequantized()[:, 10:20], grid.nearest(weights, chosen).dequantized()[:, 10:20])
-    none = gptq.quantized(weights, np.zeros((64, 64)), chosen)
+    found = quantized(weights, moments(inputs), chosen)
+    np.testing.assert_array_equal(found.dequantized()[:, 32:], grid.nearest(weights, chosen).dequantized()[:, 32:])
+    none = quantized(weights, np.zeros((64, 64)), chosen)
     np.testing.assert_array_equal(none.codes, grid.nearest(weights, chosen).codes)
 
 
-def test_gptq_with_fewer_rows_than_columns_is_still_no_worse() -> None:
+@LEARNT
+def test_fewer_rows_than_columns_are_still_no_worse(quantized: Rounding) -> None:
     weights, inputs = normal(1, 16, 128), normal(2, 8, 128)
     chosen = Grid(4, 32, symmetric=False)
-    found = gptq.quantized(weights, inputs.T @ inputs / len(inputs), chosen)
-    plain = grid.nearest(weights, chosen)
+    found, plain = quantized(weights, moments(inputs), chosen), grid.nearest(weights, chosen)
     assert loss(weights, found.dequantized(), inputs) <= loss(weights, plain.dequantized(), inputs)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_autoround_clips_an_outlier_that_no_input_reaches(symmetric: bool) -> None:
+    weights, inputs = normal(0, 32, 64), normal(1, 1024, 64)
+    weights[:, 5] *= 8
+    inputs[:, 5] *= 0.01
+    chosen = Grid(4, 32, symmetric)
+    found, plain = autoround.quantized(weights, moments(inputs), chosen), grid.nearest(weights, chosen)
+    assert np.abs(found.steps.scales[:, 0]).mean() < 0.8 * np.abs(plain.steps.scales[:, 0]).mean()
+    assert loss(weights, found.dequantized(), inputs) < 0.6 * loss(weights, plain.dequantized(), inputs)
+
+
+def test_autoround_learns_rows_apart_as_it_learns_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, hessian, chosen = normal(3, 24, 64), moments(correlated(5, 512, 64)), Grid(4, 32, False)
+    whole = autoround.quantized(weights, hessian, chosen)
+    monkeypatch.setattr(autoround, "TOGETHER", 1)
+    apart = autoround.quantized(weights, hessian, chosen)
+    losses = [gptq.losses(weights - q.dequantized(), hessian).sum() for q in (whole, apart)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # signs of slopes near zero depend on the order of sums
 
 
 def test_awq_beats_rounding_where_a_few_inputs_are_large() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -30,12 +30,15 @@ from quant_lab import (
 )
 
 from optimizer.errors import OptimizerError
+from optimizer.formats import moments
 from optimizer.formats import onnx as onnx_format
 from optimizer.passes import quantize_static, quantize_weights
-from optimizer.passes.quantize_weights import moments, packing
+from optimizer.passes.quantize_weights import packing
+from optimizer.passes.quantize_weights.options import Algorithm
 from optimizer.targets import pytorch
 from optimizer.values import Artifact
 
+ALGORITHMS = get_args(Algorithm)
 EXACT = 1e-5  # float32 sums in another order
 ROUNDED = 0.02  # activations in 8 bits, a scale for each block
 
@@ -72,7 +75,7 @@ def in_float(found: Artifact, folder: Path) -> Artifact:
     return artifact(built, folder)
 
 
-@pytest.mark.parametrize("algorithm", ["rtn", "hqq", "gptq", "awq"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(("bits", "group", "symmetric"), [(4, 16, True), (4, 32, False), (8, 64, False), (8, 16, True)])
 def test_the_target_computes_with_the_dequantized_weights(
     bench: Bench, algorithm: str, bits: int, group: int, symmetric: bool
@@ -109,7 +112,7 @@ def test_every_product_and_table_is_written_and_recorded(bench: Bench) -> None:
 
 def test_same_ingredients_give_the_same_bytes(bench: Bench) -> None:
     source = artifact(block(), bench.root / "m")
-    for algorithm in ("rtn", "hqq", "gptq", "awq"):
+    for algorithm in ALGORITHMS:
         found = [bench.run(quantize_weights, source, ORT, words(), algorithm=algorithm) for _ in range(2)]
         assert len({(one.path / onnx_format.FILE).read_bytes() for one in found}) == 1
 
@@ -165,7 +168,7 @@ def test_too_few_calibration_rows_are_told(bench: Bench) -> None:
 def test_moments_are_read_in_rounds_where_memory_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     source = artifact(block(), bench.root / "m")
     whole = bench.run(quantize_weights, source, ORT, words(), algorithm="gptq")
-    monkeypatch.setattr(moments, "BUDGET", 1)
+    monkeypatch.setattr(moments, "ROOM", 1)
     parts = bench.run(quantize_weights, source, ORT, words(), algorithm="gptq")
     assert bench.steps[-1] == (3 * 64, 3 * 64)
     assert error(outputs(whole, FEEDS), outputs(parts, FEEDS)) < EXACT
@@ -208,6 +211,7 @@ def test_products_of_activations_are_left_alone(bench: Bench) -> None:
         ({"group": "channel"}, ORT, "no kernel with one scale per channel; accepted: group 16, 32, 64, 128, 256"),
         ({"group": 512}, ORT, "no kernel for group 512; accepted: 16, 32, 64, 128, 256"),
         ({"algorithm": "hqq"}, OPENVINO, "has no hqq; accepted: rtn, gptq, awq"),
+        ({"algorithm": "autoround"}, OPENVINO, "has no autoround; accepted: rtn, gptq, awq"),
         ({"accuracy_level": 4}, OPENVINO, "accuracy_level is an option for onnxruntime"),
         ({"bits": 8, "group": 32}, OPENVINO, "no groups for weights of 8 bits, group is 32; accepted: channel"),
         ({"bits": 8, "algorithm": "gptq"}, OPENVINO, "no gptq for weights of 8 bits; accepted: rtn, or bits: 4"),
@@ -226,8 +230,8 @@ def test_groups_are_powers_of_two() -> None:
 
 
 def test_data_is_needed_only_where_it_decides() -> None:
-    roles = {a: quantize_weights.data(quantize_weights.Options(algorithm=a)) for a in ("rtn", "hqq", "gptq", "awq")}
-    assert roles == {"rtn": (), "hqq": (), "gptq": ("calibrate",), "awq": ("calibrate",)}
+    roles = {a: quantize_weights.data(quantize_weights.Options(algorithm=a)) for a in ALGORITHMS}
+    assert roles == {"rtn": (), "hqq": ()} | dict.fromkeys(("gptq", "awq", "autoround"), ("calibrate",))
 
 
 def test_calibrated_algorithms_say_that_they_need_data(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from optimizer.errors import OptimizerError
 from optimizer.search.engine import Engine, Told
 from optimizer.search.journal import Journal
 from optimizer.search.points import Point
-from optimizer.search.runner import Built, Timed
+from optimizer.search.runner import Built, Restored, Timed
 from optimizer.search.standing import Stand, stand
 from optimizer.values import Candidate, Measurement
 
@@ -82,9 +82,9 @@ class Table:
         candidate = Candidate("best", point.target, (), {})
         return stand([GATE], [replace(m, subject=candidate.name) for m in found], candidate, "fp32", 1000)
 
-    def restored(self, point: Point, seconds: float) -> list[Point]:
+    def restored(self, point: Point, seconds: float) -> list[Restored]:
         self.calls.append(f"restored {point.name}")
-        return list(self.restore.get(point.name, ()))
+        return [Restored(other, f"mended from {point.name}") for other in self.restore.get(point.name, ())]
 
     def _call(self, what: str, name: str, seconds: float, raises: bool = True) -> Truth:
         if self.kill_at == f"{what} {name}":

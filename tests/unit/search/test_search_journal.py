@@ -7,7 +7,7 @@ from pathlib import Path
 from search_lab import GATE, Truth, drop, objective
 
 from optimizer.search import pareto
-from optimizer.search.journal import Journal
+from optimizer.search.journal import LAYOUT, Journal
 from optimizer.values import Trial
 
 
@@ -58,7 +58,7 @@ def test_a_torn_last_line_is_ignored_with_a_warning_and_written_after(tmp_path: 
 
 def test_a_line_that_is_no_trial_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"layout": 1, "scope": "s", "key": "k", "spent": 1, "trial": {"name": 3}}\n[]\n"x"\n')
+    path.write_text(f'{{"layout": {LAYOUT}, "scope": "s", "key": "k", "spent": 1, "trial": {{"name": 3}}}}\n[]\n"x"\n')
     warnings: list[str] = []
     assert len(Journal(path, "s", warnings.append)) == 0
     assert len(warnings) == 3

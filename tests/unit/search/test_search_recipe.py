@@ -174,11 +174,58 @@ def test_a_recipe_that_sets_an_option_of_a_target_keeps_it(folder: Path) -> None
     assert not any("precision" in p.name for p in space.of(found).presets())
 
 
+def test_conversions_and_what_can_join_them_take_turns(folder: Path) -> None:
+    found = [p.name for p in space.of(asked(folder, targets=["openvino"])).presets()]
+    assert found[:5] == [
+        "as-is@openvino", "quantize.static@openvino", "static_shapes_8@openvino", "quantize.weights@openvino",
+        "precision_bf16@openvino",
+    ]  # fmt: skip
+
+
+def test_fewer_threads_than_are_measured_are_tried(folder: Path) -> None:
+    latency = {"batch": [1], "dims": {}, "threads": 8}
+    found = search.find(made(folder, measure={"metrics": ["top1"], "latency": latency}))
+    assert found is not None
+    names = [p.name for p in space.of(found).presets() if "threads" in p.name and p.target == "onnxruntime"]
+    assert names == ["threads_4@onnxruntime", "threads_2@onnxruntime", "threads_1@onnxruntime"]
+    assert not any("threads" in p.name for p in space.of(asked(folder)).presets()), "one thread is the least"
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (("quantize.static",), {"static_shapes": 8, "precision": "bf16"}),
+        (("fuse", "quantize.dynamic"), {}),
+        (("fuse", "quantize.static"), {"graph_optimization": "extended"}),
+    ],
+)
+def test_the_best_recipes_that_were_made_by_hand_are_two_changes_from_a_preset(
+    folder: Path, steps: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    whole = space.of(asked(folder))
+    wanted = Point("openvino" if "static_shapes" in options else "onnxruntime", tuple((s, {}) for s in steps), options)
+    reached = [p for p in whole.presets() if _part(p, wanted)]
+    for _ in range(2):
+        reached += [p for point in reached for p in whole.neighbours(point) if _part(p, wanted)]
+    assert wanted.identity in {p.identity for p in reached}
+
+
+def _part(point: Point, wanted: Point) -> bool:
+    """Whether a point has nothing that the wanted one lacks."""
+    steps = all(step in wanted.steps for step in point.steps)
+    return point.target == wanted.target and steps and point.options.items() <= wanted.options.items()
+
+
 def test_without_calibration_data_nothing_static_is_tried(folder: Path) -> None:
     data = {k: v for k, v in BASE["data"].items() if k != "calibrate"}
     found = search.find(made(folder, data=data))
     assert found is not None
-    assert not any("quantize.static" in p.name for p in space.of(found).presets())
+    whole = space.of(found)
+    names = [p.name for p in whole.presets()]
+    assert not any("quantize.static" in name for name in names)
+    assert "quantize.weights@onnxruntime" in names, "rounding to the nearest looks at no data"
+    assert not any("gptq" in p.name for p in whole.neighbours(Point("onnxruntime", (("quantize.weights", {}),))))
+    assert whole.missing == {"quantize.static": ("calibrate",)}
 
 
 def test_changes_are_one_option_at_a_time_and_legal_for_the_target(folder: Path) -> None:

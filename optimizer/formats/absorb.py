@@ -6,13 +6,13 @@ met whose own constants can take the factor. Every tensor on the way must have n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.quantize_static.layers import Graph, Layer, outer_tops, scale_outputs
+from optimizer.formats.layers import Graph, Layer, outer_tops, scale_outputs
 
 if TYPE_CHECKING:
     import onnx
@@ -70,6 +70,14 @@ class Absorber:
             scale_outputs(graph, self.layer, factors)
 
 
+def others(graph: Graph, tensor: str, readers: Collection[str]) -> str | None:
+    """Who reads a tensor besides the nodes named in `readers`, as far as a sentence bears it; None: nobody."""
+    found = [node.name for node in graph.readers[tensor] if node.name not in readers]
+    if found or any(value.name == tensor for value in graph.model.graph.output):
+        return ", ".join(found[:3]) or "whoever runs the model"
+    return None
+
+
 def absorber(graph: Graph, tensor: str, axis: int, channels: int) -> Absorber:
     """What can take a factor for each of the `channels` that lie on `axis` (negative: from the end) of the tensor."""
     shape = graph.shape(tensor)
@@ -87,7 +95,7 @@ def _above(graph: Graph, tensor: str, axis: int, channels: int) -> Absorber:
         fits = layer.channel % len(shape) == axis and graph.tensors[layer.weight].dims[layer.outer] == channels
         return Absorber(layer=layer) if fits and _plain_bias(graph, layer) else _stop(node)
     if node.op_type in NORMS:
-        return _norm(graph, node, axis == NORMS[node.op_type][2] % len(shape), channels)
+        return norm(graph, node, channels) if axis == NORMS[node.op_type][2] % len(shape) else _stop(node)
     if node.op_type in ("Add", "Sub", "Mul", "Div"):
         return _arithmetic(graph, node, axis, channels)
     if node.op_type in HOMOGENEOUS:
@@ -115,11 +123,11 @@ def _plain_bias(graph: Graph, layer: Layer) -> bool:
     return layer.bias is None or list(graph.tensors[layer.bias].dims) == [outer]
 
 
-def _norm(graph: Graph, node: onnx.NodeProto, aligned: bool, channels: int) -> Absorber:
+def norm(graph: Graph, node: onnx.NodeProto, channels: int) -> Absorber:
     """Factor and offset of a normalization over the channels, or of each channel."""
     places = [place for place in NORMS[node.op_type][:2] if place is not None and place < len(node.input)]
     names = [node.input[place] for place in places if node.input[place]]
-    if aligned and all(graph.own(name) and list(graph.tensors[name].dims) == [channels] for name in names):
+    if all(graph.own(name) and list(graph.tensors[name].dims) == [channels] for name in names):
         return Absorber(tuple(Constant(name, (channels,)) for name in names))
     return _stop(node)
 
