@@ -197,3 +197,18 @@ def test_where_only_size_counts_nothing_is_timed_before_the_end(folder: Path, st
         assert isinstance(own, Timed)
         assert (own.objective.metric, own.objective.relation) == ("size", "ratio")
         assert bool(own.measurements) == timed, "a gate on latency needs it"
+
+
+def test_layers_are_put_back_on_openvino_too(folder: Path, store: Store) -> None:
+    pytest.importorskip("nncf")
+    trials = made(folder, store, gates=["top1 drop <= 12pp"])
+    trials.prepare()
+    ruined = Point("openvino", (("quantize.static", {}),))
+    error = trials.build(ruined).error
+    assert trials.stand(ruined, trials.judge(ruined)).level == "broken"
+    [restored] = trials.restored(ruined, 120.0)
+    keep = restored.point.steps[0][1]["keep"]
+    assert CULPRIT in keep
+    assert len(keep) < 3, "some stay in 8 bits"
+    assert trials.build(restored.point).error < error
+    assert trials.stand(restored.point, trials.judge(restored.point)).level != "broken"
