@@ -233,8 +233,8 @@ class Engine:
         yield from ordered(point, around, self.trials, self.points)
 
     def _restored(self, point: Point) -> list[Point]:
-        """The point with harmful layers in float; remembered, since ranking them takes long."""
-        key = f"{self.runner.key(point)}/restored"
+        """The point with harmful layers in float; remembered for all settings of the runtime, since ranking takes long."""
+        key = f"{self.runner.key(replace(point, options={}))}/restored"
         known = self.journal.noted(key)
         if known is None:
             if self._left() <= 0:

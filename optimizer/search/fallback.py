@@ -101,7 +101,7 @@ def _harmful(broken: Broken, place: int, producer: Producer, seconds: float, sta
     before, after = proxy.error(frozenset()), proxy.error(found.kept)
     gone = 1 - after / before if math.isfinite(before) else float(math.isfinite(after))
     why = (
-        f"of {broken.point.name}, {len(found.kept)} of {len(variants.layers)} layers back in float "
+        f"{len(found.kept)} of {len(variants.layers)} layers back in float "
         f"({', '.join(own[:NAMED])}{more}), which takes {100 * gone:.0f} % of the noise away for "
         f"{costs.told(found.kept)}"
     )

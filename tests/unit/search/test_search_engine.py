@@ -116,6 +116,17 @@ def test_layers_go_back_also_where_the_evaluation_data_may_not_confirm_the_best(
     assert "restored good@a" not in runner.calls
 
 
+def test_layers_are_ranked_once_for_all_settings_of_the_runtime(tmp_path: Path) -> None:
+    fast, again = point("fast"), Point("a", (("fast", {}),), {"s": 1})
+    mended = [Point("a", (("fast", {"keep": ["l"]}),), options) for options in ({}, {"s": 1})]
+    truths = {p.name.removesuffix("@a"): Truth(2.0 + place, 0.2) for place, p in enumerate(mended)}
+    runner = table(**{again.name.removesuffix("@a"): Truth(3.5, 4.0)}, **truths)
+    runner.restore = {fast.name: [mended[0]]}
+    found = by_name(engine(runner, Grid([GOOD, fast], {"fast@a": [again]}), tmp_path).run())
+    assert [call for call in runner.calls if call.startswith("restored")] == ["restored fast@a"]
+    assert found[mended[1].name].outcome == "chosen"
+
+
 def test_each_target_has_a_best_of_its_own_and_the_best_of_all_comes_first(tmp_path: Path) -> None:
     runner = table()
     runner.truths = {**runner.truths, "good@b": Truth(1.4, 0.0)}
