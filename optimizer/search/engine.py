@@ -233,7 +233,7 @@ class Engine:
         yield from ordered(point, around, self.trials, self.points)
 
     def _restored(self, point: Point) -> list[Point]:
-        """The point with harmful layers in float; remembered for all settings of the runtime, since ranking takes long."""
+        """The point with harmful layers in float; ranking them takes long, so it is done once for all settings."""
         key = f"{self.runner.key(replace(point, options={}))}/restored"
         known = self.journal.noted(key)
         if known is None:
