@@ -12,7 +12,7 @@ import pytest
 import torch
 from prune_lab import Bench, Held
 
-from optimizer import testing
+from optimizer import anatomy, testing
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import pruned
@@ -184,6 +184,13 @@ def test_macs_are_counted_and_met(bench: Bench) -> None:
     wide, project, head = 8 * 16 * 9 * 16, 8 * 16 * 16, 16 * 5
     assert before == stem + inner + outer + wide + project + head
     assert 0.4 * before < after <= 0.5 * before
+
+
+def test_inspect_counts_what_is_left(bench: Bench) -> None:
+    result = bench.prune(prune_channels, bench.load("Depthwise"), ratio=0.5, scope="layer", round_to=1)
+    found = anatomy.artifact(result.path, {})
+    assert found.macs == bench.notes["macs"]["after"]
+    assert found.values == bench.notes["parameters"]["after"] < bench.notes["parameters"]["before"]
 
 
 def test_parameters_are_met_in_steps(bench: Bench) -> None:
