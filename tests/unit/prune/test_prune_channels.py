@@ -201,6 +201,20 @@ def test_parameters_are_met_in_steps(bench: Bench) -> None:
     assert not bench.warnings
 
 
+def test_training_between_steps_keeps_what_it_learnt(bench: Bench) -> None:
+    source, data = bench.load("Residual"), {"train": _images(32, labels=False)}
+    recover = {"steps": 20, "batch": 16, "lr": 0.003, "validation": 0, "keep": "last", "device": "cpu"}
+    options = {"ratio": 0.6, "scope": "layer", "round_to": 1}
+    plain = bench.prune(prune_channels, source, steps=2, **options)
+    taught = bench.prune(prune_channels, source, data, steps=2, recover=recover, **options)
+    assert load_record(plain.path).state is None and load_record(taught.path).state is not None
+    assert prune_lab.widths(plain) == prune_lab.widths(taught)
+    given = {"image": data["train"].feeds["image"]}
+    whole, without, with_training = (open_model(a.path)(given)["output"] for a in (source, plain, taught))
+    assert np.square(with_training - whole).sum() < np.square(without - whole).sum()
+    assert "recovery.1" in bench.notes and "recovery.2" not in bench.notes
+
+
 def test_an_unattainable_goal_keeps_the_most_that_can_leave_and_says_so(bench: Bench) -> None:
     bench.prune(prune_channels, bench.load("Residual"), macs="0.01x", round_to=4)
     assert "cannot be reached" in bench.warnings[0]
