@@ -15,6 +15,7 @@ import quant_lab as lab
 import torch
 from onnx import helper, numpy_helper
 
+from optimizer import plan, recipe
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_torch
@@ -322,3 +323,47 @@ def test_the_written_file_is_valid_onnx_with_nothing_left_of_training(tmp_path: 
     found, _ = step(lab.artifact(lab.convnet(), tmp_path / "float"), tmp_path, lab.ORT, lab.images(64))
     onnx.checker.check_model(str(found.path / "model.onnx"))
     assert fake.BIAS not in lab.op_types(found) and {p.name for p in found.path.iterdir()} == {"model.onnx"}
+
+
+def test_a_step_that_was_killed_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    source, data = lab.artifact(lab.convnet(), tmp_path / "float"), lab.images(64)
+    options = qat.Options.model_validate({**SHORT, "checkpoint": 2, "ema": 0.9, "clip": 1.0})
+    context = Context(data={"calibrate": data, "train": data}, scheme=lab.ORT)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    qat.run(source, options, dataclasses.replace(context, work=tmp_path / "w1"), tmp_path / "whole")
+
+    def kill(done: int, total: int) -> None:
+        if total == SHORT["steps"] and done == 7:
+            raise KeyboardInterrupt
+
+    killed = dataclasses.replace(context, work=tmp_path / "w2")
+    with pytest.raises(KeyboardInterrupt):
+        qat.run(source, options, dataclasses.replace(killed, progress=kill), tmp_path / "killed")
+    steps: list[int] = []
+    again = dataclasses.replace(killed, progress=lambda done, total: steps.append(done) if total == 12 else None)
+    qat.run(source, options, again, tmp_path / "killed")
+    assert min(steps) == 6
+    first, second = ((tmp_path / name / "model.onnx").read_bytes() for name in ("whole", "killed"))
+    assert first == second
+
+
+def test_for_openvino_the_step_comes_before_the_lowering(tmp_path: Path) -> None:
+    onnx.save(lab.convnet(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", image=lab.images(16).feeds["image"])
+    (tmp_path / "r.yaml").write_text(
+        "schema: 1\nmodel: {file: model.onnx}\ndata: {calibrate: ./data.npz, train: ./data.npz}\n"
+        "variants: {qat: [qat], ptq: [quantize.static]}\ntargets: [openvino]\n"
+    )
+    made = plan.plan(recipe.load(str(tmp_path / "r.yaml")))
+    uses = [step.use for step in made.steps]
+    assert uses.index("qat") < len(uses) - 1 - uses[::-1].index("openvino")
+    schemes = {step.use: step.scheme for step in made.steps if step.scheme}
+    assert schemes == {"qat": openvino_target.QDQ, "quantize.static": openvino_target.SCHEME}
+
+
+def test_lowering_may_round_otherwise_only_where_the_graph_is_quantized(tmp_path: Path) -> None:
+    plain = lab.artifact(lab.convnet(), tmp_path / "float")
+    quantized = lab.Bench(tmp_path).static(plain)
+    assert openvino_target.limit(plain) == openvino_target.LIMIT < 1e-3
+    assert openvino_target.limit(quantized) == openvino_target.QUANTIZED_LIMIT
