@@ -156,7 +156,7 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
     x = torch.tensor([[-20.0, 0.3, 7.1, 500.0]], requires_grad=True)
     log = torch.tensor(np.log(np.float32(0.5)), requires_grad=True)
     share = torch.tensor(10 / pair.SPAN, requires_grad=True)
-    facts = pair.Pair("s", "z", "uint8", 0, 255, None, None, "x", None, True)
+    facts = pair.Pair("s", "z", "uint8", 0, 255, None, (), "x", None, True)
     found = pair.function().apply(x, log, share, facts)
     assert found.detach().tolist() == [[-5.0, 0.5, 7.0, 122.5]]
     found.sum().backward()
@@ -171,7 +171,7 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
 def test_a_scale_per_channel_gets_a_gradient_per_channel() -> None:
     weight = torch.tensor([[1.3, -0.2], [0.02, 0.017]], requires_grad=True)
     log = torch.tensor(np.log(np.array([0.01, 0.0002], np.float32)), requires_grad=True)
-    facts = pair.Pair("s", "z", "int8", -127, 127, 0, "layer", "w", "w", False)
+    facts = pair.Pair("s", "z", "int8", -127, 127, 0, ("layer",), "w", "w", False)
     found = pair.function().apply(weight, log, torch.zeros(2), facts)
     np.testing.assert_allclose(found.detach(), [[1.27, -0.2], [0.02, 0.017]], rtol=1e-5)
     found.sum().backward()
@@ -367,3 +367,19 @@ def test_lowering_may_round_otherwise_only_where_the_graph_is_quantized(tmp_path
     quantized = lab.Bench(tmp_path).static(plain)
     assert openvino_target.limit(plain) == openvino_target.LIMIT < 1e-3
     assert openvino_target.limit(quantized) == openvino_target.QUANTIZED_LIMIT
+
+
+def test_layers_that_share_a_weight_share_its_learnt_grid(tmp_path: Path) -> None:
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"], name="first", **pads),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w"], ["y"], name="second", **pads),
+    ]
+    weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32)
+    built = lab.model(nodes, {"image": ["n", 3, 8, 8]}, {"y": ["n", 3, 8, 8]}, lab.weights(w=weight))
+    found, notes = step(lab.artifact(built, tmp_path / "float"), tmp_path, lab.ORT, lab.images(64), lr=2e-2)
+    assert notes["agreement"]["largest"] <= 1
+    graph = onnx_format.load(found.path).graph
+    first, second = (node.input[1] for node in graph.node if node.op_type == "Conv")
+    assert first == second
