@@ -226,6 +226,13 @@ def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any
             "data has 'select', but no metric to choose by or no 'evaluate' to confirm on",
             "add measure: {metrics: [...]} and data: {evaluate: ...}, or leave 'select' out",
         )
+    for role in ("evaluate", "select"):
+        if "train" in data and role in data and _overlap(data["train"], data[role]):
+            raise OptimizerError(
+                f"the data 'train' and '{role}' share examples ({data['train'].name}, {data[role].name}), so that "
+                "a model would be judged on what it has learnt",
+                "train on another split (skip, take)",
+            )
     if "select" in data and _overlap(data["select"], data["evaluate"]):
         raise OptimizerError(
             f"the data 'select' and 'evaluate' share examples ({data['select'].name}, {data['evaluate'].name})",

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, registry, samples, schema
+from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, ranks, registry, samples, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan
@@ -20,6 +20,9 @@ from optimizer.protocols import Context, Dataset, Ratio, Session
 from optimizer.steps import Onward, Other, Step, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
+
+if TYPE_CHECKING:
+    from optimizer.dataset.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Producer:
         self.plan, self.store, self.console = plan, store, console
         self.done: dict[str, Produced] = {}
         self._attempts: dict[str, Artifact] = {}  # what steps that measure try, and where it leads
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, Stream] = {}
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
 
@@ -77,7 +80,7 @@ class Producer:
         context = self._context(step, source, {}, lambda text: None, unchecked, lambda done, total: None)
         step.plugin.run(source, step.options, context, out)
 
-    def dataset(self, role: str) -> Dataset:
+    def dataset(self, role: str) -> Stream:
         """The data set of a role, opened once, fitted to the model's signature."""
         if role not in self._datasets:
             planned = self.plan.data[role]
@@ -146,7 +149,11 @@ class Producer:
             return found
 
         start = time.perf_counter()
-        step.plugin.run(source, step.options, self._context(step, source, notes, warn, check, advance), out)
+        context = self._context(step, source, notes, warn, check, advance)
+        if source and getattr(step.options, "processes", 1) > 1:
+            ranks.run(step, source, self._signature() or source.signature, context, out)
+        else:
+            step.plugin.run(source, step.options, context, out)
         result = look(out)
         if result.check and result.check.outcome == "fail":
             raise OptimizerError(
@@ -180,7 +187,7 @@ class Producer:
         given = self.samples(signature) if signature else None
         latency = self.plan.recipe.measure.latency
         return Context(
-            data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
+            data=self._data(step, notes, advance),
             artifacts={name: self.done[other.key].artifact for name, other in step.others.items()},
             open=lambda name: self._opened(step.others[name]),
             work=self.store.work(step.key),
@@ -195,6 +202,16 @@ class Producer:
             progress=advance,
             latency=partial(self._ratio, step.onward, source) if step.onward and source else None,
         )
+
+    def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
+        """The data that a step reads; what it trains on holds nothing that models are judged on."""
+        found: dict[str, Dataset] = {role: self.dataset(role) for role in roles(step.plugin, step.options)}
+        judged = {role: self.dataset(role) for role in ("evaluate", "select") if role in self.plan.data}
+        if "train" in found and judged:
+            drop = getattr(step.options, "overlap", "refuse") == "drop"
+            found["train"], counts = dataset.apart(self.dataset("train"), judged, drop, advance)
+            notes["shared examples"] = counts
+        return found
 
     def _artifact(self, key: str) -> Artifact:
         return self._attempts[key] if key in self._attempts else self.done[key].artifact

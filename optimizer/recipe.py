@@ -33,6 +33,8 @@ def _use(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return {"name": value}
+    if isinstance(value, Mapping) and set(value) == {"name", "options"}:  # as a Use is written out
+        return value
     if isinstance(value, Mapping) and len(value) == 1:
         name, options = next(iter(value.items()))
         if options is None or isinstance(options, Mapping):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from optimizer.dataset.cards import count, digest, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from optimizer.dataset.stream import Stream
     from optimizer.protocols import Dataset
     from optimizer.recipe import DataSpec
     from optimizer.values import Signature
 
-__all__ = ["check", "count", "digest", "open", "resolve"]
+__all__ = ["apart", "check", "count", "digest", "open", "resolve"]
 
 
 def open(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> Stream:
@@ -38,3 +40,18 @@ def check(calibrate: Dataset, evaluate: Dataset | None, samples: int) -> list[st
     from optimizer.dataset import inspection
 
     return inspection.inspect(calibrate, evaluate, samples)
+
+
+def apart(
+    train: Stream,
+    others: Mapping[str, Stream],
+    drop: bool,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Stream, dict[str, int]]:
+    """The training data without what it shares with data that a model is judged on, and how much that was by role.
+
+    Raises OptimizerError where examples are shared and may not be dropped.
+    """
+    from optimizer.dataset import overlap
+
+    return overlap.apart(train, others, drop, progress)

@@ -17,6 +17,7 @@ from optimizer.report.index import index
 from optimizer.report.results import results
 from optimizer.report.searched import searched
 from optimizer.report.slices import sliced
+from optimizer.report.trained import trained
 from optimizer.report.worst import worst_slice
 from optimizer.values import Run, Verdict
 
@@ -50,6 +51,7 @@ def html(run: Run) -> str:
             sliced=sliced(found),
             worst=worst_slice(run),
             searched=searched(found),
+            trained=trained(run),
             timings=timing.timings(found),
             advised=timing.advised(found),
             loads=timing.loads(found),

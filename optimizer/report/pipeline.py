@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer import console
+from optimizer.report import trained
 from optimizer.values import Candidate, Check, Run, StepRecord
 
 
@@ -105,7 +106,7 @@ def _step(run: Run, record: StepRecord) -> StepView:
         defaults=tuple(Item(n, v) for n, v in options.items() if n not in chosen),
         check=described(record.check) if record.check else "",
         outcome=record.check.outcome if record.check else "",
-        notes=tuple(Item(n.replace("_", " "), text(v)) for n, v in record.notes.items()),
+        notes=tuple(Item(n.replace("_", " "), text(v)) for n, v in record.notes.items() if n != trained.NOTE),
         warnings=record.warnings,
         users=tuple(c.name for c in run.candidates if record.key in c.steps),
     )

@@ -47,7 +47,7 @@ def resume(folder: Path, state: State) -> bool:
 
     path = folder / FILE
     for torn in folder.glob(f".{FILE}.*"):
-        torn.unlink()  # a checkpoint whose writer was killed
+        torn.unlink(missing_ok=True)  # a checkpoint whose writer was killed
     if not path.is_file():
         return False
     try:
@@ -56,7 +56,7 @@ def resume(folder: Path, state: State) -> bool:
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError):
         same = False
     if not same:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return False
     state.module.load_state_dict(found["module"])
     state.optimizer.load_state_dict(found["optimizer"])

@@ -122,3 +122,22 @@ def agreed(decision: bool) -> bool:
     told = torch.tensor([int(decision)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.broadcast(told, 0)
     return bool(told.item())
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    import torch.distributed as dist
+
+    if share()[1] > 1:
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[bool]:
+    """True in the first process; the others enter with False once it is done."""
+    first = share()[0] == 0
+    if not first:
+        wait()
+    yield first
+    if first:
+        wait()

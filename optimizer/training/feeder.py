@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optimizer.errors import OptimizerError
 from optimizer.protocols import Batch
 from optimizer.training.augment import augment
 from optimizer.training.settings import Settings
@@ -36,6 +37,11 @@ class Feeder:
         self.batch = min(settings.batch, len(places))
         self.per_epoch = len(places) // self.batch
         self._rank, self._world = share
+        if self.batch % self._world:
+            raise OptimizerError(
+                f"a batch of {self.batch} examples cannot be shared evenly by {self._world} processes",
+                f"set batch to a multiple of {self._world}",
+            )
         self._order = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def steps(self) -> int:

@@ -8,6 +8,7 @@ called again with the same arguments, it goes on from its last checkpoint to the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -97,7 +98,9 @@ class _Training:
         """Train, and leave the module in the state that is kept."""
         self.module.to(self.where)
         state = self._begun()
-        if self.work and checkpoint.resume(self.work, state):
+        resumed = self.work is not None and checkpoint.resume(self.work, state)
+        devices.wait()  # the first process writes checkpoints, which the others must not read as those of before
+        if resumed:
             self.progress(state.step, state.history.total)
         elif len(self.held):
             self._validate(state)
@@ -185,20 +188,25 @@ class _Training:
         history.validated.append(state.step)
         for name, value in scores.items():
             history.scores.setdefault(name, []).append(float(value))
-        self._remember(state, float(scores[history.judged_by]))
+        self._remember(state, [float(scores[history.judged_by]), float(scores.get("loss", 0.0))])
         if current is not None:
             descent.restore(self.module, current)
 
-    def _remember(self, state: State, value: float) -> None:
-        best = state.best
-        if best is not None and not (
-            value < best["value"] if self.validation.better == "lower" else value > best["value"]
-        ):
+    def _remember(self, state: State, value: list[float]) -> None:
+        """Keep the state if its score is the best so far; of equal scores the lower loss decides."""
+        if state.best is not None and not self._beats(value, state.best["value"]):
             state.stale += 1
             return
         state.stale = 0
         kept = descent.copied(self.module) if self.settings.keep == "best" else None
         state.best = {"value": value, "step": state.step, "state": kept}
+
+    def _beats(self, value: list[float], best: list[float]) -> bool:
+        if math.isnan(value[0]) or math.isnan(best[0]):
+            return not math.isnan(value[0])
+        if value[0] == best[0]:
+            return value[1] < best[1]
+        return value[0] < best[0] if self.validation.better == "lower" else value[0] > best[0]
 
     def _losses(self, module: nn.Module, batches: Iterator[TensorBatch]) -> dict[str, float]:
         """The mean of the loss and its parts."""

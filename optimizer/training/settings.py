@@ -40,6 +40,9 @@ class Settings(Strict):
     validation: Share | Literal["select"] = Field(
         0.1, description="what the best state is chosen on: a share of the training examples, or the data role select"
     )
+    overlap: Literal["refuse", "drop"] = Field(
+        "refuse", description="training examples that are in the evaluate or select data too: refused, or left out"
+    )
     validations: int = Field(10, ge=1, description="how often, spread evenly, the state is validated")
     patience: int | None = Field(None, ge=1, description="stop after so many validations without improvement")
     keep: Literal["best", "last"] = Field("best", description="the state that is kept: best on validation, or last")

@@ -15,7 +15,7 @@ from optimizer.errors import OptimizerError, unknown
 from optimizer.formats import torch as torch_format
 from optimizer.formats.torch import TorchModel
 from optimizer.protocols import Context, Feeds, Session
-from optimizer.training import student
+from optimizer.training import devices, student
 from optimizer.training.student import Outputs
 from optimizer.training.values import Examples, TensorBatch
 from optimizer.values import Signature
@@ -122,7 +122,7 @@ def kept(
         return None
     if sum(4 * int(np.prod(shape)) for shape in shapes.values()) * len(examples) > KEPT:
         return None
-    with disk.disk_errors(folder):
+    with devices.first_alone(), disk.disk_errors(folder):
         whole = _files(folder, shapes, len(examples))
         indices = _asked(ask, examples, order, folder, device, whole, progress)
     return Kept(whole, {index: place for place, index in enumerate(indices)}, first.views)

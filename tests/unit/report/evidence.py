@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import sample
 
-from optimizer.values import Explanation, Measurement, OpTime, Profile, Run, Sensitivity, Setting, TensorError
+from optimizer.values import (
+    Explanation,
+    Measurement,
+    OpTime,
+    Profile,
+    Run,
+    Sensitivity,
+    Setting,
+    StepRecord,
+    TensorError,
+)
 
 SUBJECT, BASE = "int8@onnxruntime", "fp32@onnxruntime"
 CONDITIONS = {"foreign_load": 0.7, "steal": 0.0, "mhz": [2600.0, 2600.0], "throttled": True}
@@ -19,6 +29,7 @@ def everything(ops: int = 40) -> Run:
     measured = tuple(_diagnosed(m) for m in run.measurements)
     return replace(
         run,
+        steps=tuple(_taught(step) if step.use == "distill" else step for step in run.steps),
         measurements=(*measured, *(_noise(base, batch) for base in (BASE, "fp32@openvino") for batch in (1, 16))),
         slices=tuple(m for name in ("int8@onnxruntime", "int8@openvino") for m in _slices(name)),
         explanations=(_explanation(ops),),
@@ -47,10 +58,41 @@ def hostile() -> Run:
     )
     return replace(
         run,
+        steps=tuple(
+            replace(
+                s,
+                notes={
+                    **s.notes,
+                    "learns": [evil],
+                    "training": {
+                        **s.notes["training"],
+                        "judged_by": evil,
+                        "scores": {evil: s.notes["training"]["scores"]["top1"]},
+                    },
+                },
+            )
+            if s.use == "distill"
+            else s
+            for s in run.steps
+        ),
         explanations=(bad,),
         slices=tuple(replace(m, at={"column": evil, "value": f"{evil}{m.at['value']}"}) for m in run.slices),
         settings=tuple(replace(s, options={evil: evil}) for s in run.settings),
     )
+
+
+def _taught(step: StepRecord) -> StepRecord:
+    """The curves of a training that went well."""
+    steps = list(range(10, 410, 10))
+    loss = [2.3 * math.exp(-s / 90) + 0.05 + 0.02 * math.sin(s) for s in steps]
+    at = [0, 100, 200, 300, 400]
+    training = {
+        "total": 400, "per_epoch": 100, "examples": 6400, "held_back": 700, "steps": steps, "loss": loss,
+        "parts": {"outputs": loss}, "rates": [0.01 for _ in steps], "validated": at, "judged_by": "top1",
+        "scores": {"top1": [11.0, 71.5, 84.25, 88.1, 87.9], "loss": [2.4, 1.0, 0.4, 0.2, 0.19]},
+        "better": "higher", "best": 300, "stopped": None, "device": "cpu",
+    }  # fmt: skip
+    return replace(step, notes={"teacher": "fp32 (torch)", "learns": ["'scores' by kl"], "training": training})
 
 
 def _diagnosed(m: Measurement) -> Measurement:

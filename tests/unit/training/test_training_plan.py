@@ -127,3 +127,10 @@ def test_a_finished_program_cannot_be_trained(folder: Path) -> None:
     with pytest.raises(OptimizerError, match=r"net.pt2 is a finished program.*\n.*entry") as caught:
         planned(folder, variants={"a": ["finetune"]}, model={"file": "net.pt2"})
     assert "finetune" in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["evaluate", "select"])
+def test_one_file_to_train_and_to_judge_is_refused_before_anything_runs(folder: Path, role: str) -> None:
+    roles = {"train": data("train.npz"), "evaluate": data("test.npz"), role: data("train.npz")}
+    with pytest.raises(OptimizerError, match=f"'train' and '{role}' share examples"):
+        planned(folder, variants={"a": ["finetune"]}, data=roles)
