@@ -55,7 +55,7 @@ def train(
     Raises OptimizerError when the loss becomes NaN or diverges, and where there is nothing to train or to train on.
     """
     where = devices.device(settings)
-    with devices.reproducible(settings, where):
+    with devices.reproducible(settings, where), descent.dropout(module, settings.dropout):
         run = _Training(module, loss, examples, settings, seed, validation or Validation(), rates, where)
         run.identity = fingerprint.of_value([identity, seed, len(examples), settings.model_dump(mode="json")])
         run.progress, run.work = progress, work
