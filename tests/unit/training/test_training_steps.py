@@ -271,3 +271,18 @@ def test_a_teacher_of_another_shape_is_refused() -> None:
         pair(signature(("scores", 10)), signature(("scores", 100)), None, "t", "distill")
     with pytest.raises(OptimizerError, match="the teacher 't' has no output 'b'; it has a"):
         pair(signature(("a", 2), ("b", 2)), signature(("a", 2)), None, "t", "distill")
+
+
+def test_a_folder_that_has_moved_costs_no_training(folder: Path, store: Store) -> None:
+    variants = {"tuned": [{"finetune": {**QUICK, "epochs": 2}}]}
+    x = {"x": blobs(90, 2).feeds["x"]}
+    here, elsewhere = folder / "here", folder / "elsewhere"
+    here.mkdir()
+    for file in [*folder.glob("*.npz"), folder / "net.py"]:
+        file.rename(here / file.name)
+    before = opened(built(here, store, variants), "tuned")(x)["out"]
+    here.rename(elsewhere)
+    found = built(elsewhere, store, variants)
+    assert {s.use: s.cached for s in found.run.steps} == {"load": False, "finetune": True, "pytorch": True}
+    assert np.array_equal(opened(found, "tuned")(x)["out"], before)
+    assert all(s.cached for s in built(elsewhere, store, variants).run.steps)
