@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -302,13 +302,3 @@ def _doubts(history: History) -> Iterator[str]:
         )
     if history.best == 0:
         yield "no state in training was better than the one before it, which was kept; try a lower lr"
-
-
-def describe(history: History) -> dict[str, Any]:
-    """A training in a few numbers, for a line of the record."""
-    found: dict[str, Any] = {"steps": history.stopped or history.total, "loss": [history.loss[0], history.loss[-1]]}
-    if history.judged_by:
-        scores = history.scores[history.judged_by]
-        best = min(scores) if history.better == "lower" else max(scores)
-        found[history.judged_by] = [scores[0], best]
-    return found
