@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, ranks, registry, samples, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
+from optimizer.formats import torch as torch_format
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
 from optimizer.steps import Onward, Other, Step, roles
@@ -114,12 +115,22 @@ class Producer:
             self.store.touch(entry)
         return entry
 
+    def _repointed(self, step: Step) -> StoredEntry | None:
+        """The stored module of a step with the user's files where they are now: a moved folder costs no training."""
+        entry = self.store.get(step.key)
+        if entry is None or step.format != "torch" or step.source is None:
+            return None
+        with self.store.stage(step.key) as out:
+            if not torch_format.repoint(entry.path, self._artifact(step.source).path, out):
+                return None
+            return self.store.commit(out, step.key, {k: v for k, v in entry.record.items() if k != "files"})
+
     def _locked(self, step: Step) -> Produced:
         def waiting() -> None:
             self.console.info(f"{step.label}  waits for another process that builds the same step")
 
         with self.store.lock(step.key, waiting):
-            entry = self._reusable(step)
+            entry = self._reusable(step) or self._repointed(step)
             if entry:
                 return self._from_entry(step, entry, cached=True)
             with self.console.task(step.label) as advance, self.store.stage(step.key) as out:
