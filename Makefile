@@ -36,7 +36,7 @@ format: $(VENV)/.dev  ## Format the code
 docs: $(VENV)/.dev  ## Write docs/*.md and the result table of README.md
 	$(BIN)/python docs/generate.py
 
-bench: bench-help bench-noop bench-overhead bench-plan bench-quantize bench-verify  ## Run the quick benchmarks; bench-NAME runs bench/NAME.py (bench-calibrate: an hour)
+bench: bench-help bench-noop bench-overhead bench-plan bench-quantize bench-trainer bench-verify  ## Run the quick benchmarks; bench-NAME runs bench/NAME.py (bench-calibrate: an hour)
 
 bench-%: $(VENV)/.dev
 	$(BIN)/python bench/$*.py

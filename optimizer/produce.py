@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats, ranks, registry, samples, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
+from optimizer.formats import torch as torch_format
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
-from optimizer.steps import Onward, Other, Step, roles
+from optimizer.steps import Onward, Other, Step, portable, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -114,12 +114,22 @@ class Producer:
             self.store.touch(entry)
         return entry
 
+    def _repointed(self, step: Step) -> StoredEntry | None:
+        """The stored module of a step with the user's files where they are now: a moved folder costs no training."""
+        entry = self.store.get(step.key)
+        if entry is None or step.format != "torch" or step.source is None:
+            return None
+        with self.store.stage(step.key) as out:
+            if not torch_format.repoint(entry.path, self._artifact(step.source).path, out):
+                return None
+            return self.store.commit(out, step.key, {k: v for k, v in entry.record.items() if k != "files"})
+
     def _locked(self, step: Step) -> Produced:
         def waiting() -> None:
             self.console.info(f"{step.label}  waits for another process that builds the same step")
 
         with self.store.lock(step.key, waiting):
-            entry = self._reusable(step)
+            entry = self._reusable(step) or self._repointed(step)
             if entry:
                 return self._from_entry(step, entry, cached=True)
             with self.console.task(step.label) as advance, self.store.stage(step.key) as out:
@@ -273,7 +283,7 @@ class Producer:
             StepRecord(
                 key=step.key,
                 use=step.use,
-                options=_portable(step.options.model_dump()),
+                options=portable(step.options.model_dump()),
                 sources=(*([step.source] if step.source else []), *(other.key for other in step.others.values())),
                 ingredients=step.ingredients,
                 format=step.format,
@@ -293,19 +303,6 @@ def _limit(step: Step, source: Artifact) -> float | None:
     """How far the step's result may lie from its source, which may depend on the source."""
     found: float | None = step.plugin.limit(source) if hasattr(step.plugin, "limit") else step.plugin.LIMIT
     return found
-
-
-def _portable(value: Any) -> Any:
-    """Options for the record: a file by its name alone (its digest is an ingredient), the rest as JSON."""
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, str) and re.fullmatch(r"/.*\.py:\w+", value):
-        return value.rpartition("/")[2]
-    if isinstance(value, dict):
-        return {str(k): _portable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(v) for v in value]
-    return value
 
 
 def _outputs(artifact: Artifact, given: samples.Samples) -> list[dict[str, Any]]:

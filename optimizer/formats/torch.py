@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer import fingerprint, schema, usercode
+from optimizer import disk, fingerprint, schema, usercode
 from optimizer.errors import OptimizerError
 from optimizer.formats.outputs import flatten
 from optimizer.formats.record import Built, Record
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Built", "Record", "TorchModel", "as_array", "as_tensor", "digests", "files", "flat_outputs", "load_record",
-    "moved", "open_model", "read", "referred", "size", "write", "write_trained",
+    "moved", "open_model", "read", "referred", "repoint", "size", "write", "write_trained",
 ]  # fmt: skip
 FILE = "module.json"
 TRAINED = "trained.safetensors"
@@ -143,6 +143,20 @@ def moved(path: Path) -> bool:
     except OptimizerError:
         return True
     return any(now[name] != digest for name, digest in record.digests.items() if name in now)
+
+
+def repoint(path: Path, source: Path, out: Path) -> bool:
+    """Write the module in `path` into `out` with the user's files where the artifact in `source` has them.
+
+    False, and nothing is written, where `source` was made of other files.
+    """
+    record, found = load_record(path), load_record(source)
+    if any(record.digests.get(name) != digest for name, digest in found.digests.items() if name in referred(found)):
+        return False
+    write(replace(record, entry=found.entry, weights=found.weights, file=found.file, hf=found.hf), out)
+    for file in _own(record, path):
+        disk.link_or_copy(file, out / file.name)
+    return True
 
 
 def size(path: Path) -> int:

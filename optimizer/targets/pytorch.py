@@ -44,6 +44,13 @@ def probe() -> str | None:
     return None
 
 
+def stale(path: Path, options: Options) -> bool:  # noqa: ARG001  # the protocol's signature
+    """Whether the user's files that the stored module is rebuilt from have moved."""
+    from optimizer.formats import torch as torch_format
+
+    return torch_format.moved(path)
+
+
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # the protocol's signature
     """Hand the artifact on: there is nothing to compile."""
     for file in source.path.iterdir():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import OptimizerError
@@ -94,3 +95,19 @@ def copied(module: nn.Module) -> dict[str, torch.Tensor]:
 def restore(module: nn.Module, state: Mapping[str, Any]) -> None:
     """Put a copied state back."""
     module.load_state_dict(dict(state))
+
+
+@contextlib.contextmanager
+def dropout(module: nn.Module, acts: bool) -> Iterator[None]:
+    """The module with its dropout as it is, or without any for the time of the block."""
+    from torch import nn
+
+    found = [] if acts else [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+    before = [inner.p for inner in found]
+    try:
+        for inner in found:
+            inner.p = 0.0
+        yield
+    finally:
+        for inner, share in zip(found, before, strict=True):
+            inner.p = share

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def train(
     Raises OptimizerError when the loss becomes NaN or diverges, and where there is nothing to train or to train on.
     """
     where = devices.device(settings)
-    with devices.reproducible(settings, where):
+    with devices.reproducible(settings, where), descent.dropout(module, settings.dropout):
         run = _Training(module, loss, examples, settings, seed, validation or Validation(), rates, where)
         run.identity = fingerprint.of_value([identity, seed, len(examples), settings.model_dump(mode="json")])
         run.progress, run.work = progress, work
@@ -302,13 +302,3 @@ def _doubts(history: History) -> Iterator[str]:
         )
     if history.best == 0:
         yield "no state in training was better than the one before it, which was kept; try a lower lr"
-
-
-def describe(history: History) -> dict[str, Any]:
-    """A training in a few numbers, for a line of the record."""
-    found: dict[str, Any] = {"steps": history.stopped or history.total, "loss": [history.loss[0], history.loss[-1]]}
-    if history.judged_by:
-        scores = history.scores[history.judged_by]
-        best = min(scores) if history.better == "lower" else max(scores)
-        found[history.judged_by] = [scores[0], best]
-    return found

@@ -51,6 +51,7 @@ class Settings(Strict):
         ge=1,
         description="steps between checkpoints, from which a killed training goes on; default: once a minute",
     )
+    dropout: bool = Field(True, description="whether the model's dropout acts while it is trained")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a usable device")
     amp: bool = Field(True, description="compute in bfloat16 where a CUDA device has it; weights stay float32")
     deterministic: bool = Field(True, description="on CUDA: only algorithms that give the same result each time")

@@ -14,7 +14,7 @@ from optimizer.formats.torch import TorchModel
 from optimizer.protocols import Batch, Context
 from optimizer.training import cached
 from optimizer.training.settings import Settings
-from optimizer.training.values import Examples, Score, TensorBatch, Validation
+from optimizer.training.values import Examples, Loss, Score, TensorBatch, Validation
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def outputs(model: TorchModel, batch: TensorBatch) -> Outputs:
     return {spec.name: tensor for spec, (_, tensor) in zip(model.signature.outputs, found, strict=True)}
 
 
-def loss_of(model: TorchModel, objective: Objective) -> Any:
+def loss_of(model: TorchModel, objective: Objective) -> Loss:
     """The objective as the loop's loss; the module that the loop gives is the one inside `model`."""
 
     def loss(module: nn.Module, batch: TensorBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # noqa: ARG001
@@ -59,8 +59,9 @@ def examples(ctx: Context, settings: Settings) -> tuple[Examples, Examples | Non
     """The training data decoded once, and the data role `select` where the state is chosen on it."""
     if ctx.work is None:
         raise AssertionError("BUG: a training step was run without a work folder")
-    train = cached.cached(ctx.data["train"], ctx.work)
-    return train, cached.cached(ctx.data["select"], ctx.work) if settings.validation == "select" else None
+    train = cached.cached(ctx.data["train"], ctx.work, progress=ctx.progress)
+    held = ctx.data["select"] if settings.validation == "select" else None
+    return train, cached.cached(held, ctx.work) if held else None
 
 
 def validation(

@@ -62,7 +62,7 @@ def test_an_unattainable_latency_keeps_the_fastest_and_names_it(bench: Bench) ->
 
 
 def test_the_rounding_that_the_target_is_fastest_with_is_taken(bench: Bench) -> None:
-    """Half of 8, 12 and 16 channels is 4, 8 and 8 in multiples of 4; 8, 8 and 8 in those of 8; nothing in those of 16."""
+    """Half of 8, 12, 16 channels is 4, 8, 8 in multiples of 4; 8, 8, 8 in those of 8; all of them in those of 16."""
 
     def clock(folder: Path) -> Ratio:
         module = open_model(folder).module

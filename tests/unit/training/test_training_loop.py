@@ -282,3 +282,16 @@ def test_the_average_follows_the_weights() -> None:
     for step in range(200):
         average.update(net, step)
     assert math.isclose(float(average.state["weight"]), 1.0, abs_tol=1e-6)
+
+
+def test_dropout_may_rest_and_comes_back() -> None:
+    class Watching(Net):
+        shares: list[float] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.shares.append(self.drop.p)
+            return super().forward(x)
+
+    net = Watching()
+    train(net, cross_entropy, blobs(), settings(steps=2, dropout=False))
+    assert set(net.shares) == {0.0} and net.drop.p == 0.2

@@ -17,6 +17,8 @@ from optimizer.formats import torch as torch_format
 from optimizer.plan import plan
 from optimizer.recipe import parse
 from optimizer.store import Store
+from optimizer.training.matching import pair
+from optimizer.values import Signature, TensorSpec
 
 CODE = """
 import torch
@@ -86,13 +88,15 @@ def recipe(
     }
 
 
-def built(folder: Path, store: Store, variants: dict[str, Any], **changes: Any) -> Executed:
-    document = recipe(folder, variants, **changes)
+def built(
+    folder: Path, store: Store, variants: dict[str, Any], targets: tuple[str, ...] = ("pytorch",), **changes: Any
+) -> Executed:
+    document = {**recipe(folder, variants, **changes), "targets": list(targets)}
     return execute(plan(parse(document, "test", folder)), store, Console(level=0), measure=False)
 
 
 def opened(executed: Executed, variant: str) -> torch_format.TorchModel:
-    key = next(c.artifact for c in executed.run.candidates if c.variant == variant)
+    key = next(c.artifact for c in executed.run.candidates if c.variant == variant and c.target == "pytorch")
     return torch_format.open_model(executed.producer.done[str(key)].artifact.path)
 
 
@@ -243,3 +247,42 @@ def test_training_on_what_is_evaluated_is_refused_or_left_out(folder: Path, stor
     assert notes(found, "finetune")["shared examples"] == {"evaluate": 4, "select": 0}
     training = notes(found, "finetune")["training"]
     assert training["examples"] + training["held_back"] == 240
+
+
+def test_a_finished_artifact_teaches_its_outputs_but_not_its_layers(folder: Path, store: Store) -> None:
+    taught = {**QUICK, "teacher": "teacher@onnxruntime"}
+    both = ("pytorch", "onnxruntime")
+    found = built(folder, store, {"teacher": TEACHER, "student": [{"distill": taught}]}, both)
+    assert accuracy(opened(found, "student")) > 0.8
+    assert notes(found, "distill")["teacher"] == "teacher@onnxruntime (onnx)"
+    with pytest.raises(OptimizerError, match="is a compiled model, whose inner layers cannot be read"):
+        inner = {**taught, "features": {"first": "first"}}
+        built(folder, store, {"teacher": TEACHER, "student": [{"distill": inner}]}, both)
+
+
+def test_a_teacher_of_another_shape_is_refused() -> None:
+    def signature(*outputs: tuple[str, int]) -> Signature:
+        return Signature((), tuple(TensorSpec(name, "float32", ("batch", size)) for name, size in outputs))
+
+    assert pair(signature(("scores", 10)), signature(("logits", 10)), None, "t", "distill") == {"scores": "logits"}
+    with pytest.raises(
+        OptimizerError, match=r"gives 'scores' as float32\[batch,100\], the student as float32\[batch,10\]"
+    ):
+        pair(signature(("scores", 10)), signature(("scores", 100)), None, "t", "distill")
+    with pytest.raises(OptimizerError, match="the teacher 't' has no output 'b'; it has a"):
+        pair(signature(("a", 2), ("b", 2)), signature(("a", 2)), None, "t", "distill")
+
+
+def test_a_folder_that_has_moved_costs_no_training(folder: Path, store: Store) -> None:
+    variants = {"tuned": [{"finetune": {**QUICK, "epochs": 2}}]}
+    x = {"x": blobs(90, 2).feeds["x"]}
+    here, elsewhere = folder / "here", folder / "elsewhere"
+    here.mkdir()
+    for file in [*folder.glob("*.npz"), folder / "net.py"]:
+        file.rename(here / file.name)
+    before = opened(built(here, store, variants), "tuned")(x)["out"]
+    here.rename(elsewhere)
+    found = built(elsewhere, store, variants)
+    assert {s.use: s.cached for s in found.run.steps} == {"load": False, "finetune": True, "pytorch": True}
+    assert np.array_equal(opened(found, "tuned")(x)["out"], before)
+    assert all(s.cached for s in built(elsewhere, store, variants).run.steps)
