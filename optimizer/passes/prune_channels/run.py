@@ -17,6 +17,7 @@ from optimizer.passes.prune_channels.goals import Stage
 from optimizer.passes.prune_channels.groups import Group, find_groups, is_root
 from optimizer.passes.prune_channels.layers import shape_of
 from optimizer.passes.prune_channels.options import Options
+from optimizer.passes.prune_channels.trial import Trial
 from optimizer.protocols import Context
 from optimizer.training import recovery
 from optimizer.training.settings import Settings
@@ -54,10 +55,10 @@ def _usable(model: TorchModel, options: Options, ctx: Context) -> tuple[list[Gro
     found = find_groups(model, ctx.samples[0])
     refused = dict(found.refused)
     kept = _kept(model, options)
-    usable = []
+    usable, trying = [], trial.begun(model, ctx.samples)
     for done, group in enumerate(found.groups):
         ctx.progress(done, len(found.groups))
-        reason = "kept as asked" if _touches(group, kept) else _tried(model, group, ctx)
+        reason = "kept as asked" if _touches(group, kept) else _tried(trying, group)
         if reason is None:
             usable.append(group)
         else:
@@ -73,12 +74,12 @@ def _nothing(model: TorchModel, refused: Mapping[str, str]) -> OptimizerError:
     )
 
 
-def _tried(model: TorchModel, group: Group, ctx: Context) -> str | None:
+def _tried(trying: Trial, group: Group) -> str | None:
     """Why half of a group cannot leave; half of it shows what fewer might not."""
     if len(group.units) < 2:
         return "its channels cannot be told apart" if group.width > 1 else "it has one channel"
     half = [channel for unit in group.units[: len(group.units) // 2] for channel in unit]
-    return trial.fault(model, ctx.samples, {group: half})
+    return trying.fault({group: half})
 
 
 def _kept(model: TorchModel, options: Options) -> set[str]:
@@ -94,11 +95,12 @@ def _touches(group: Group, kept: set[str]) -> bool:
 
 def _held(stage: Stage, chosen: Removal, ctx: Context) -> TorchModel:
     """The model without all chosen channels; a group that only fails together with others is left whole."""
-    if not chosen or trial.fault(stage.model, ctx.samples, chosen) is None:
+    trying = trial.begun(stage.model, ctx.samples)
+    if not chosen or trying.fault(chosen) is None:
         return stage.without(chosen)
     held: dict[Group, Sequence[int]] = {}
     for group, channels in chosen.items():
-        reason = trial.fault(stage.model, ctx.samples, {**held, group: channels})
+        reason = trying.fault({**held, group: channels})
         if reason is None:
             held[group] = tuple(channels)
         else:

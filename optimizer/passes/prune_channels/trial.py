@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import pruned
@@ -15,47 +18,61 @@ from optimizer.passes.prune_channels.groups import Group
 from optimizer.protocols import Feeds
 
 
-def fault(model: TorchModel, samples: Sequence[Feeds], removal: Removal) -> str | None:
-    """Why these channels cannot leave, None when they can.
+@dataclass(frozen=True)
+class Trial:
+    """A module, samples, and what it gives for them."""
 
-    Without them the module must run and give outputs of the same shapes. The values must be those of the whole module
-    whose layers read zeros for them: a forward with channel counts of its own may run, and pair the wrong channels.
-    Where a normalization over the channels forbids that comparison, their order must not matter instead.
-    """
-    try:
-        found = pruned.outputs(pruned.edited(model, cutting.cuts(model.module, removal)), samples)
-        reason = pruned.misshapen(pruned.outputs(model, samples), found)
-        if reason:
-            return reason
-        if any(group.mixes for group in removal):
-            return _order_matters(model, samples, [group for group in removal if group.mixes])
-        silenced = _silenced(model, removal)
-        if silenced is None:
-            return "no layer reads its channels"
-        gap = pruned.apart(pruned.outputs(silenced, samples), found)
-    except OptimizerError as error:
-        return _short(error.message, model)
-    if gap > pruned.SAME:
-        return f"without them the forward computes something else (off by {gap:.2g} of the largest output)"
-    return None
+    model: TorchModel
+    samples: Sequence[Feeds]
+    expected: Sequence[Mapping[str, np.ndarray]]
 
+    def fault(self, removal: Removal) -> str | None:
+        """Why these channels cannot leave, None when they can.
 
-def _silenced(model: TorchModel, removal: Removal) -> TorchModel | None:
-    module = copy.deepcopy(model.module)
-    for group, channels in removal.items():
-        if not cutting.silence(module, group, channels):
-            return None
-    return TorchModel(Built(module, model.built.keywords, model.built.select), model.record)
-
-
-def _order_matters(model: TorchModel, samples: Sequence[Feeds], groups: Sequence[Group]) -> str | None:
-    expected = pruned.outputs(model, samples)
-    for group in groups:
-        found = pruned.outputs(pruned.edited(model, cutting.swaps(model.module, group)), samples)
-        gap = pruned.apart(expected, found)
+        Without them the module must run and give outputs of the same shapes. The values must be those of the whole
+        module whose layers read zeros for them: a forward with channel counts of its own may run, and pair the wrong
+        channels. Where a normalization over the channels forbids that comparison, their order must not matter instead.
+        """
+        try:
+            found = self._outputs(pruned.edited(self.model, cutting.cuts(self.model.module, removal)))
+            reason = pruned.misshapen(self.expected, found)
+            if reason:
+                return reason
+            mixing = [group for group in removal if group.mixes]
+            if mixing:
+                return self._order_matters(mixing)
+            silenced = self._silenced(removal)
+            if silenced is None:
+                return "no layer reads its channels"
+            gap = pruned.apart(self._outputs(silenced), found)
+        except OptimizerError as error:
+            return _short(error.message, self.model)
         if gap > pruned.SAME:
-            return f"the forward depends on the order of its channels (off by {gap:.2g} of the largest output)"
-    return None
+            return f"without them the forward computes something else (off by {gap:.2g} of the largest output)"
+        return None
+
+    def _outputs(self, model: TorchModel) -> list[dict[str, np.ndarray]]:
+        return pruned.outputs(model, self.samples)
+
+    def _silenced(self, removal: Removal) -> TorchModel | None:
+        module = copy.deepcopy(self.model.module)
+        for group, channels in removal.items():
+            if not cutting.silence(module, group, channels):
+                return None
+        return TorchModel(Built(module, self.model.built.keywords, self.model.built.select), self.model.record)
+
+    def _order_matters(self, groups: Sequence[Group]) -> str | None:
+        for group in groups:
+            found = self._outputs(pruned.edited(self.model, cutting.swaps(self.model.module, group)))
+            gap = pruned.apart(self.expected, found)
+            if gap > pruned.SAME:
+                return f"the forward depends on the order of its channels (off by {gap:.2g} of the largest output)"
+        return None
+
+
+def begun(model: TorchModel, samples: Sequence[Feeds]) -> Trial:
+    """A trial of a module on these samples; raises OptimizerError for whatever its forward raises."""
+    return Trial(model, samples, pruned.outputs(model, samples))
 
 
 def _short(message: str, model: TorchModel) -> str:
