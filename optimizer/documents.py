@@ -67,9 +67,12 @@ def _written(model: type[BaseModel], kinds: Sequence[str]) -> Json:
         if owner:
             owner["properties"][key] = _with(owner["properties"][key], {"$ref": f"#/$defs/{kind}"})
             owner["properties"][key].pop("default", None)  # of the parsed form
+    if "passes" in choices:  # options may hold steps, as `through` does
+        steps = {"$ref": REF.format(model="passes")}
+        defined = schema["$defs"] = {name: _with(found, steps) for name, found in defined.items()}
     if "Own" in defined:  # may be written as its steps alone
-        steps = {"type": "array", "items": {"$ref": REF.format(model="passes")}}
-        written = {"anyOf": [{"$ref": REF.format(model="Own")}, steps]}
+        listed = {"type": "array", "items": {"$ref": REF.format(model="passes")}}
+        written = {"anyOf": [{"$ref": REF.format(model="Own")}, listed]}
         variants = schema["properties"]["variants"] = _with(schema["properties"]["variants"], written, "Own")
         removed = {"type": "null", "description": "leaves out a variant of the recipe that this one extends"}
         variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], removed]}

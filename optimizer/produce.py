@@ -260,7 +260,7 @@ class Producer:
         """Read a folder back and run it against the step's source; files equal to the source's need neither."""
         if source is None:
             return Looked(formats.read(step.format, folder), formats.size(step.format, folder), None)
-        limit = getattr(step.options, "tolerance", None) or step.plugin.LIMIT
+        limit = getattr(step.options, "tolerance", None) or _limit(step, source)
         given = self.samples(source.signature)
         if step.format == source.format and disk.same_files(folder, source.path):
             return Looked(source.signature, source.size, equivalence.identical(limit, given.synthetic))
@@ -298,6 +298,12 @@ class Producer:
                 signature=signature,
             ),
         )
+
+
+def _limit(step: Step, source: Artifact) -> float | None:
+    """How far the step's result may lie from its source, which may depend on the source."""
+    found: float | None = step.plugin.limit(source) if hasattr(step.plugin, "limit") else step.plugin.LIMIT
+    return found
 
 
 def _portable(value: Any) -> Any:

@@ -135,6 +135,7 @@ class Pass(Protocol):
     libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
     `stale(path, options) -> bool`, whether a stored artifact points at files that have moved;
     `SEARCH`, a tuple of options that `auto` tries, the preset first (see optimizer/search/space.py; `()`: none);
+    `limit(source) -> float | None`, in place of LIMIT where the source decides;
     `changes(scheme) -> bool`, False for a target to which the step hands the model on as it is;
     `artifacts(options) -> tuple[str, ...]`, further artifacts that it reads by the names that the recipe's author uses
     (`original`, VARIANT, VARIANT@TARGET), which become ingredients of its key and `Context.artifacts`;

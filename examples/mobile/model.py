@@ -53,7 +53,7 @@ class Inverted(nn.Module):
 class Mobile(nn.Module):
     """Stem at stride 2, inverted residuals down to 4 by 4 pixels, a wide last layer, a linear classifier."""
 
-    def __init__(self, act: type[nn.Module], excite: bool, width: int = 16, last: int = 192) -> None:
+    def __init__(self, act: type[nn.Module], excite: bool, width: int = 16, last: int = 160) -> None:
         super().__init__()
         self.stem = Norm(3, width, 3, 2, act=act)
         blocks = []
@@ -71,7 +71,7 @@ class Mobile(nn.Module):
 
 
 # Of each block: channels of its result, channels inside, stride.
-ROWS = [(16, 32, 1), (24, 64, 2), (24, 96, 1), (40, 96, 1), (40, 120, 1), (56, 160, 2), (56, 192, 1)]
+ROWS = [(16, 24, 1), (16, 48, 2), (24, 64, 1), (24, 72, 1), (40, 96, 2), (40, 120, 1)]
 
 
 def mobile_v2() -> Mobile:

@@ -22,7 +22,7 @@ from torch import nn
 
 HERE = Path(__file__).resolve().parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of calibration/cifar10.yaml
-EPOCHS, BATCH, PEAK_RATE, DECAY, SEED = 7, 128, 0.25, 2e-4, 0
+EPOCHS, BATCH, PEAK_RATE, DECAY, SEED = 3, 128, 0.2, 2e-4, 0
 
 
 def main(name: str) -> None:

@@ -60,6 +60,11 @@ def parse(file: Path) -> onnx.ModelProto:
     return model
 
 
+def quantized(path: Path) -> bool:
+    """Whether the graph holds Q/DQ pairs."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in parse(path / FILE).graph.node)
+
+
 def check(file: Path) -> None:
     """Raise OptimizerError when the model in the file breaks a rule of ONNX."""
     import onnx

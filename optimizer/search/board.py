@@ -28,7 +28,7 @@ def standings(trials: Sequence[Trial], gate: Gate, best: Sequence[str]) -> list[
         mark = "*" if trial.name in best else ""
         rows.append([mark, trial.name, told_as(trial.objective), told_as(lost), trial.standing or ""])
     if not rows:
-        return ["no trial is judged yet"]
+        return ["the accuracy of no trial is measured yet"]
     return table(rows, ["", "trial", "objective", "accuracy", "gates"]).splitlines()
 
 

@@ -16,7 +16,7 @@ from optimizer.errors import OptimizerError
 from optimizer.gates import Gate
 from optimizer.search import leaders, pareto
 from optimizer.search.effects import ordered
-from optimizer.search.hopeless import RUINED, hopeless, inaccurate, ruined
+from optimizer.search.hopeless import RUINED, doubtful, hopeless, inaccurate, ruined
 from optimizer.search.journal import Journal
 from optimizer.search.leaders import CONFIDENT, cost
 from optimizer.search.points import Point
@@ -224,7 +224,8 @@ class Engine:
 
     def _untried(self, parent: Trial) -> Iterator[Point]:
         point = self.points[parent.name]
-        harmed = parent.standing == "broken" and (ruined(parent) or inaccurate(parent, self.accuracy))
+        broken = parent.standing == "broken" and (ruined(parent) or inaccurate(parent, self.accuracy))
+        harmed = broken or doubtful(parent, self.accuracy)
         if harmed and parent.name not in self._asked:
             self._asked.add(parent.name)
             yield from (p for p in self._restored(point) if p.name not in self.trials)
@@ -270,9 +271,7 @@ class Engine:
         self._improve()
 
     def _rivals(self, best: Trial) -> list[Trial]:
-        """A target's best and what may be as good; nothing where it has no rival, or where numbers are exact."""
-        if cost(best).low == cost(best).high:
-            return []
+        """A target's best and what may be as good; nothing where it has no rival."""
         found = [t for t in leaders.able(self._all(), best.target) if cost(t).low <= cost(best).high]
         return found[:FINALISTS] if len(found) > 1 else []
 

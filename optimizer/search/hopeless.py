@@ -34,6 +34,13 @@ def inaccurate(trial: Trial, gate: Gate) -> bool:
     return end is not None and (end > gate.threshold) == gate.below
 
 
+def doubtful(trial: Trial, gate: Gate) -> bool:
+    """Whether a trial meets its gates, but the interval of its accuracy reaches beyond what is allowed."""
+    lost = pareto.harm(trial, gate)
+    end = None if lost is None else (lost.high if gate.below else lost.low)
+    return trial.standing == "possible" and end is not None and (end > gate.threshold) == gate.below
+
+
 def ruined(trial: Trial) -> bool:
     """Whether no metric is needed to see that nothing is left of the outputs."""
     return trial.error is not None and trial.error >= NOISE

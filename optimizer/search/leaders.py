@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from optimizer.search import pareto
@@ -72,7 +73,7 @@ def _rank(trial: Trial) -> tuple[bool, float]:
 def _milliseconds(trial: Trial) -> float:
     """The median latency: of equals by the objective (files of one size), the faster one is better."""
     found = (m.value for m in trial.measurements if (m.metric, m.relation) == ("latency.p50", "absolute"))
-    return next(found, 0.0)
+    return next(found, math.inf)
 
 
 def _kind(trial: Trial) -> tuple[str, ...]:

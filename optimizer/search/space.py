@@ -115,7 +115,8 @@ def of(asked: Asked) -> Space:
     missing = {name: needed for name, needed in lacking.items() if needed}
     rows = {name: found for name, found in every.items() if name not in missing}
     rewrites = tuple(name for name in rows if registry.load("passes", name).LIMIT is not None)
-    settings = {t: _open(registry.load("targets", t), asked.latency.threads) for t in asked.targets}
+    timed = asked.spec.objective != "size"  # no setting of a runtime changes the size of its files
+    settings = {t: _open(registry.load("targets", t), asked.latency.threads) if timed else () for t in asked.targets}
     return Space(asked, rows, rewrites, settings, data, missing)
 
 

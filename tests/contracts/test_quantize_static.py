@@ -1,4 +1,4 @@
-"""Every algorithm of quantize.static on every target: runs there, stays near the float model, repeats itself."""
+"""Every algorithm of quantize.static on every target: runs there, stays near the float model, repeats itself, once."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from quant_lab import (
     vectors,
 )
 
+from optimizer.errors import OptimizerError
 from optimizer.passes import quantize_static
 from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
@@ -93,6 +94,8 @@ def test_an_algorithm_keeps_its_contract(tmp_path: Path, target: str, name: str,
     # NNCF numbers the names of its nodes on; weights and ranges are in model.bin.
     for name in ["model.bin"] if target == "openvino" else ["model.onnx"]:
         assert (once.path / name).read_bytes() == (twice.path / name).read_bytes()
+    with pytest.raises(OptimizerError, match="the model is quantized already"):
+        bench.static(once, scheme, data(64))
 
 
 def test_what_is_refused_is_what_nncf_does_not_have() -> None:

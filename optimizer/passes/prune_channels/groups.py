@@ -95,9 +95,9 @@ def _traced(model: TorchModel, feeds: Feeds) -> tuple[Any, set[str]]:
     tensors = {spec.name: as_tensor(spec, feeds) for spec in model.signature.inputs}
     for parameter in model.module.parameters():
         parameter.requires_grad_(parameter.dtype.is_floating_point)  # what is frozen leaves no trace
-    made: dict[int, str] = {}
+    made: list[tuple[str, Any]] = []  # tensors themselves: the id of one that is gone may be another's
     hooks = [
-        inner.register_forward_hook(lambda _, __, out, name=name: made.update({id(out): name}))
+        inner.register_forward_hook(lambda _, __, out, name=name: made.append((name, out)))
         for name, inner in model.module.named_modules()
         if is_root(inner)
     ]
@@ -105,7 +105,7 @@ def _traced(model: TorchModel, feeds: Feeds) -> tuple[Any, set[str]]:
 
     def forward(_: Any, given: Any) -> list[torch.Tensor]:
         found = [tensor for _, tensor in flat_outputs(model.built, given)]
-        final.update(made[id(tensor)] for tensor in found if id(tensor) in made)
+        final.update(name for name, out in made if any(out is tensor for tensor in found))
         return [tensor for tensor in found if tensor.grad_fn is not None]
 
     try:

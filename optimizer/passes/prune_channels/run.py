@@ -35,6 +35,10 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     for step in range(options.steps):
         groups, reasons = _usable(model, options, ctx)
         refused |= reasons
+        if not groups and step:
+            break  # earlier steps have left single channels everywhere
+        if not groups:
+            raise _nothing(model, refused)
         found = scores.score(model, groups, options, ctx)
         ranked = [group for group in groups if group.name in found]
         stage = Stage(model, ranked, found, options, costs, step / options.steps, (step + 1) / options.steps)
@@ -58,13 +62,15 @@ def _usable(model: TorchModel, options: Options, ctx: Context) -> tuple[list[Gro
             usable.append(group)
         else:
             refused[group.name] = reason
-    if not usable:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
-        raise OptimizerError(
-            f"prune.channels: {model.record.origin} has no channels that can be pruned ({listed or 'no layer'})",
-            "prune.depth drops whole blocks, prune.weights needs no structure",
-        )
     return usable, refused
+
+
+def _nothing(model: TorchModel, refused: Mapping[str, str]) -> OptimizerError:
+    listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
+    return OptimizerError(
+        f"prune.channels: {model.record.origin} has no channels that can be pruned ({listed or 'no layer'})",
+        "prune.depth drops whole blocks, prune.weights needs no structure",
+    )
 
 
 def _tried(model: TorchModel, group: Group, ctx: Context) -> str | None:

@@ -197,7 +197,7 @@ def at(run: Run, name: str, value: int) -> Run:
 
 
 BOTH = {
-    "machine": ("b644cb7cc68f5973", "0123456789abcdef"),
+    "machine": (published().machine.digest, "0123456789abcdef"),
     "data": ("digits/test", "digits/other"),
     "threads": ("1 before", "2 after"),
     "batch": ("batch 1 before", "batch 3 after"),

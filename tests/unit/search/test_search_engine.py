@@ -106,6 +106,16 @@ def test_changes_follow_around_the_best_and_around_what_is_faster_but_breaks_a_g
     assert found[mended.name].outcome == "rejected"
 
 
+def test_layers_go_back_also_where_the_evaluation_data_may_not_confirm_the_best(tmp_path: Path) -> None:
+    surer = point("risky", keep=["l"])
+    runner = table(risky=Truth(2.5, 0.9), **{surer.name.removesuffix("@a"): Truth(2.4, 0.1)})
+    runner.restore = {"risky@a": [surer]}
+    found = by_name(engine(runner, Grid([point("risky")]), tmp_path).run())
+    assert found["risky@a"].standing == "possible"
+    assert found[surer.name].outcome == "chosen"
+    assert "restored good@a" not in runner.calls
+
+
 def test_each_target_has_a_best_of_its_own_and_the_best_of_all_comes_first(tmp_path: Path) -> None:
     runner = table()
     runner.truths = {**runner.truths, "good@b": Truth(1.4, 0.0)}

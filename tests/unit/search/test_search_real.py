@@ -185,3 +185,15 @@ def test_a_target_on_which_trials_have_no_baseline_is_refused(folder: Path, stor
         made(folder, store, variants=alone).prepare()
     assert "baseline: fp32@openvino" in str(found.value.hint)
     assert "targets: [openvino]" in str(found.value.hint)
+
+
+def test_where_only_size_counts_nothing_is_timed_before_the_end(folder: Path, store: Store) -> None:
+    variants = {"fp32": [], "best": [{"auto": {"objective": "size"}}]}
+    for gates, timed in ((["top1 drop <= 4pp"], False), (BASE["gates"], True)):
+        found = made(folder, store, variants=variants, gates=gates)
+        found.prepare()
+        found.build(RUINED)
+        own = found.time([RUINED], thorough=False)[RUINED.name]
+        assert isinstance(own, Timed)
+        assert (own.objective.metric, own.objective.relation) == ("size", "ratio")
+        assert bool(own.measurements) == timed, "a gate on latency needs it"

@@ -182,6 +182,12 @@ def test_conversions_and_what_can_join_them_take_turns(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_by_size_no_setting_of_a_runtime_is_tried(folder: Path) -> None:
+    whole = space.of(asked(folder, objective="size"))
+    presets = whole.presets()
+    assert not any(p.options for p in [*presets, *whole.neighbours(presets[0])])
+
+
 def test_fewer_threads_than_are_measured_are_tried(folder: Path) -> None:
     latency = {"batch": [1], "dims": {}, "threads": 8}
     found = search.find(made(folder, measure={"metrics": ["top1"], "latency": latency}))

@@ -38,7 +38,7 @@ def test_a_line_holds_numbers_outcome_reason_and_the_time_left() -> None:
 def test_the_table_holds_the_front_and_marks_the_best() -> None:
     lines = board.standings([trial("x@a", 2.0, 0.25), trial("y@a", 1.5, 0.5), trial("z@a", 3.0, 9.0)], GATE, ["x@a"])
     assert [line.split()[:2] for line in lines[2:]] == [["z@a", "3x"], ["*", "x@a"]]
-    assert board.standings([], GATE, []) == ["no trial is judged yet"]
+    assert board.standings([], GATE, []) == ["the accuracy of no trial is measured yet"]
 
 
 def test_a_board_is_drawn_over_on_a_terminal_and_is_gone_at_the_end() -> None:

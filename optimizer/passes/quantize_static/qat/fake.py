@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.formats import onnx_torch
-from optimizer.passes.quantize_static import grid, writer
+from optimizer.passes.quantize_static import grid, placement, writer
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.onnx import Ready
 from optimizer.passes.quantize_static.qat.pair import SPAN, Pair, across, function
@@ -87,8 +87,8 @@ class Fake:
             share = values[pair.zero] if pair.zero in values else _array(fixed[pair.zero])
             zero = np.clip(np.rint(share * SPAN), pair.low, pair.high)
             found = Grid(np.exp(values[pair.scale]).astype(np.float32), np.asarray(zero).astype(pair.kind))
-            if pair.layer:
-                weights[pair.layer] = found
+            if pair.layers:
+                weights |= dict.fromkeys(pair.layers, found)
             else:
                 tensors[pair.tensor] = found
         return writer.Learnt(tensors, weights)
@@ -99,14 +99,14 @@ class Fake:
 
         grids = self.learnt(values).weights
         reads = Counter(name for node in self.model.graph.node for name in node.input)
-        owned = {p.constant: p for p in self.pairs.values() if p.layer and reads[p.constant] == 1}
+        owned = {p.constant: p for p in self.pairs.values() if p.layers and reads[p.constant] == 1}
         count = 0
         for tensor in model.graph.initializer:
             if tensor.name not in values:
                 continue
             found, pair = values[tensor.name], owned.get(tensor.name)
-            if pair and pair.layer:
-                scale = grids[pair.layer].scale.reshape(across(pair.axis, found.ndim))
+            if pair:
+                scale = grids[pair.layers[0]].scale.reshape(across(pair.axis, found.ndim))
                 found = np.clip(found, pair.low * scale, pair.high * scale)
             tensor.CopyFrom(onnx.numpy_helper.from_array(found.astype(np.float32), tensor.name))
             count += 1
@@ -132,7 +132,7 @@ def build(ready: Ready) -> Fake:
 
 def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {name: node for node in model.graph.node for name in node.input}
+    restored = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     reads = Counter(name for node in model.graph.node for name in node.input)
     found = {}
     for node in model.graph.node:
@@ -141,12 +141,12 @@ def _pairs(model: onnx.ModelProto, ready: Ready) -> dict[str, Pair]:
         data, scale, zero = node.input
         constant = data if data in tensors else None
         root, kind = scale.removesuffix("_scale"), _array(tensors[zero]).dtype.name
-        layer = _layer(readers[readers[node.output[0]].output[0]], readers[node.output[0]].output[0], constant)
-        low, high = _ends(kind, ready, layer is not None and reads[data] == 1, constant is not None)
+        layers = _layers(model, restored[node.output[0]]) if constant else ()
+        low, high = _ends(kind, ready, bool(layers) and reads[data] == 1, constant is not None)
         axis = next((a.i for a in node.attribute if a.name == "axis"), None) if len(tensors[scale].dims) else None
         start = _array(tensors[zero]).reshape(-1)[0]
         moves = not (constant or ready.scheme.activation_symmetric) and bool(low < start < high)
-        found[node.name] = Pair(scale, zero, kind, low, high, axis, layer, constant or root, constant, moves)
+        found[node.name] = Pair(scale, zero, kind, low, high, axis, layers, constant or root, constant, moves)
     return found
 
 
@@ -165,7 +165,7 @@ def _round_biases(model: onnx.ModelProto, pairs: Mapping[str, Pair]) -> None:
     tensors = {t.name: t for t in model.graph.initializer}
     grids = {node.output[0]: pairs[node.name] for node in model.graph.node if node.name in pairs}
     grids = {n.output[0]: grids[n.input[0]] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    weights = {pair.layer: pair for pair in pairs.values() if pair.layer}
+    weights = {layer: pair for pair in pairs.values() for layer in pair.layers}
     nodes = []
     for node in model.graph.node:
         read = grids.get(node.input[0]) if node.name in weights and len(node.input) > 2 else None
@@ -195,12 +195,10 @@ def _rounded(op: onnx_torch.Operation, bias: torch.Tensor, read: torch.Tensor, w
     return bias + (rounded - bias.detach())
 
 
-def _layer(node: onnx.NodeProto, name: str, constant: str | None) -> str | None:
-    """The layer whose weight the dequantized tensor `name` is."""
-    from optimizer.passes.quantize_static import placement
-
-    weight = constant is not None and node.op_type in placement.WEIGHTED and node.input[1] == name
-    return str(node.name) if weight else None
+def _layers(model: onnx.ModelProto, name: str) -> tuple[str, ...]:
+    """The layers whose weight the dequantized tensor `name` is."""
+    found = (n for n in model.graph.node if n.op_type in placement.WEIGHTED and n.input[1] == name)
+    return tuple(str(node.name) for node in found)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

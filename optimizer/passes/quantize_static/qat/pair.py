@@ -29,7 +29,7 @@ class Pair:
     low: int
     high: int
     axis: int | None  # of a scale per channel
-    layer: str | None  # whose weight it quantizes
+    layers: tuple[str, ...]  # whose weight it quantizes
     tensor: str  # else: whose grid it is
     constant: str | None  # the initializer that it quantizes
     moves: bool  # the zero point is learnt
