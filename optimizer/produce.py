@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from optimizer.errors import OptimizerError
 from optimizer.formats import torch as torch_format
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
-from optimizer.steps import Onward, Other, Step, roles
+from optimizer.steps import Onward, Other, Step, portable, roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Artifact, Check, Signature, StepRecord, TensorSpec
 
@@ -287,7 +286,7 @@ class Producer:
             StepRecord(
                 key=step.key,
                 use=step.use,
-                options=_portable(step.options.model_dump()),
+                options=portable(step.options.model_dump()),
                 sources=(*([step.source] if step.source else []), *(other.key for other in step.others.values())),
                 ingredients=step.ingredients,
                 format=step.format,
@@ -307,19 +306,6 @@ def _limit(step: Step, source: Artifact) -> float | None:
     """How far the step's result may lie from its source, which may depend on the source."""
     found: float | None = step.plugin.limit(source) if hasattr(step.plugin, "limit") else step.plugin.LIMIT
     return found
-
-
-def _portable(value: Any) -> Any:
-    """Options for the record: a file by its name alone (its digest is an ingredient), the rest as JSON."""
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, str) and re.fullmatch(r"/.*\.py:\w+", value):
-        return value.rpartition("/")[2]
-    if isinstance(value, dict):
-        return {str(k): _portable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(v) for v in value]
-    return value
 
 
 def _outputs(artifact: Artifact, given: samples.Samples) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -119,3 +120,16 @@ def extra_of(distribution: str) -> str:
         if found and found[1].lower() == distribution.lower() and found[2] not in ("all", "dev"):
             return found[2]
     return "all"
+
+
+def portable(value: Any) -> Any:
+    """Options for the record: a file by its name alone (its digest is an ingredient), the rest as JSON."""
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, str) and re.fullmatch(r"/.*\.py:\w+", value):
+        return value.rpartition("/")[2]
+    if isinstance(value, dict):
+        return {str(k): portable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(v) for v in value]
+    return value
