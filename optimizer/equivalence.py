@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from optimizer.errors import OptimizerError
 from optimizer.protocols import Feeds, Session
-from optimizer.values import Check
+from optimizer.values import Artifact, Check, Signature, TensorSpec
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -97,3 +99,33 @@ def _cosine(x: np.ndarray, y: np.ndarray) -> float:
 def _batch_size(feeds: Feeds) -> int:
     first = next(iter(feeds.values()), None)
     return int(first.shape[0]) if first is not None and first.ndim else 1
+
+
+def carry(label: str, found: Signature, source: Artifact | None) -> Signature:
+    """The signature read back, with the source's names for free dimensions.
+
+    Raises OptimizerError, which begins with the step's `label`, where they do not otherwise agree.
+    """
+    if source is None:
+        return found
+    return Signature(
+        _carried(label, "input", found.inputs, source.signature.inputs),
+        _carried(label, "output", found.outputs, source.signature.outputs),
+    )
+
+
+def _carried(
+    label: str, kind: str, found: tuple[TensorSpec, ...], source: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    by_name = {t.name: t for t in found}
+    if set(by_name) != {t.name for t in source}:
+        wanted, got = ", ".join(t.name for t in source), ", ".join(by_name)
+        raise OptimizerError(f"{label}: the result has the {kind}s {got}, its source has {wanted}")
+    carried = []
+    for spec in source:
+        new = by_name[spec.name]
+        if new.dtype != spec.dtype or len(new.shape) != len(spec.shape):
+            raise OptimizerError(f"{label}: {kind} '{spec.name}' became {new}, it was {spec}")
+        dims = zip(spec.shape, new.shape, strict=True)
+        carried.append(dataclasses.replace(spec, shape=tuple(a if isinstance(b, str) else b for a, b in dims)))
+    return tuple(carried)

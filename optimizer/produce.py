@@ -263,7 +263,10 @@ class Producer:
         given = self.samples(source.signature)
         if step.format == source.format and disk.same_files(folder, source.path):
             return Looked(source.signature, source.size, equivalence.identical(limit, given.synthetic))
-        signature, size = _carry(step, formats.read(step.format, folder), source), formats.size(step.format, folder)
+        signature, size = (
+            equivalence.carry(step.label, formats.read(step.format, folder), source),
+            formats.size(step.format, folder),
+        )
         artifact = Artifact(step.format, folder, step.key, "", signature, size)  # its digest is known once committed
         found = self._outputs[step.key] = _outputs(artifact, given)
         compared = equivalence.compare(self._reference(source), found, given.feeds, limit, given.synthetic)
@@ -309,30 +312,3 @@ def _outputs(artifact: Artifact, given: samples.Samples) -> list[dict[str, Any]]
     target = registry.opener(artifact.format)
     with target.open(artifact, target.Options()) as session:
         return equivalence.run_all(session, given.feeds)
-
-
-def _carry(step: Step, found: Signature, source: Artifact | None) -> Signature:
-    """The signature read back, with the source's names for free dimensions; they must otherwise agree."""
-    if source is None:
-        return found
-    return Signature(
-        _carried(step, "input", found.inputs, source.signature.inputs),
-        _carried(step, "output", found.outputs, source.signature.outputs),
-    )
-
-
-def _carried(
-    step: Step, kind: str, found: tuple[TensorSpec, ...], source: tuple[TensorSpec, ...]
-) -> tuple[TensorSpec, ...]:
-    by_name = {t.name: t for t in found}
-    if set(by_name) != {t.name for t in source}:
-        wanted, got = ", ".join(t.name for t in source), ", ".join(by_name)
-        raise OptimizerError(f"{step.label}: the result has the {kind}s {got}, its source has {wanted}")
-    carried = []
-    for spec in source:
-        new = by_name[spec.name]
-        if new.dtype != spec.dtype or len(new.shape) != len(spec.shape):
-            raise OptimizerError(f"{step.label}: {kind} '{spec.name}' became {new}, it was {spec}")
-        dims = zip(spec.shape, new.shape, strict=True)
-        carried.append(dataclasses.replace(spec, shape=tuple(a if isinstance(b, str) else b for a, b in dims)))
-    return tuple(carried)

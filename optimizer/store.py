@@ -155,7 +155,8 @@ class Store:
     def unfinished(self) -> dict[str, int]:
         """Key -> bytes of every step that was begun and left something to go on with."""
         folders = sorted((self.root / "work").glob("*"))
-        return {f.name: sum(file.stat().st_size for file in fingerprint.files_below(f)) for f in folders}
+        sizes = {f.name: sum(file.stat().st_size for file in fingerprint.files_below(f)) for f in folders}
+        return {key: size for key, size in sizes.items() if size}
 
     def commit(self, staged: Path, key: str, record: Mapping[str, Any]) -> StoredEntry:
         """Make the staged files the entry of `key`. All or nothing: flush, marker, rename."""
