@@ -36,12 +36,12 @@ class Excite(nn.Module):
 class Inverted(nn.Module):
     """Widen, filter each channel by itself, narrow; the input is added where the shapes allow it."""
 
-    def __init__(self, before: int, after: int, wide: int, stride: int, act: type[nn.Module], excite: bool) -> None:
+    def __init__(self, before: int, after: int, wide: int, stride: int, act: type[nn.Module]) -> None:
         super().__init__()
         self.adds = stride == 1 and before == after
         self.widen = Norm(before, wide, 1, act=act)
         self.filter = Norm(wide, wide, 3, stride, groups=wide, act=act)
-        self.excite = Excite(wide) if excite else nn.Identity()
+        self.excite = Excite(wide)
         self.narrow = Norm(wide, after, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,12 +53,13 @@ class Inverted(nn.Module):
 class Mobile(nn.Module):
     """Stem at stride 2, inverted residuals down to 4 by 4 pixels, a wide last layer, a linear classifier."""
 
-    def __init__(self, act: type[nn.Module], excite: bool, width: int = 16, last: int = 160) -> None:
+    def __init__(self, width: int = 16, last: int = 160) -> None:
         super().__init__()
+        act = nn.Hardswish
         self.stem = Norm(3, width, 3, 2, act=act)
         blocks = []
         for after, wide, stride in ROWS:
-            blocks.append(Inverted(width, after, wide, stride, act, excite))
+            blocks.append(Inverted(width, after, wide, stride, act))
             width = after
         self.blocks = nn.Sequential(*blocks)
         self.last = Norm(width, last, 1, act=act)
@@ -74,11 +75,7 @@ class Mobile(nn.Module):
 ROWS = [(16, 24, 1), (16, 48, 2), (24, 64, 1), (24, 72, 1), (40, 96, 2), (40, 120, 1)]
 
 
-def mobile_v2() -> Mobile:
-    """ReLU6, no excitation: MobileNetV2's blocks."""
-    return Mobile(nn.ReLU6, excite=False)
-
-
-def mobile_v3() -> Mobile:
-    """Hard-swish and excitation: MobileNetV3's blocks."""
-    return Mobile(nn.Hardswish, excite=True)
+def mobile(seed: int = 0) -> Mobile:
+    """Hard-swish and excitation, with the weights that training starts from."""
+    torch.manual_seed(seed)
+    return Mobile()
