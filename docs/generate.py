@@ -158,7 +158,8 @@ def _setting(run: Run) -> str:
     machine = run.machine
     data = next((d for d in run.data if d.role == "evaluate"), None)
     examples = f"{data.examples:,} examples of {data.name}; " if data else ""
-    return f"{examples}{machine.cpu}, {machine.cores} cores"
+    cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
+    return f"{examples}{machine.cpu}, {cores}"
 
 
 def readme_text() -> str:
