@@ -137,15 +137,16 @@ class _Training:
             value, parts = self._step(state, batch, lr)
             state.read += guard.add(state.step, lr, value, parts)
             state.step += 1
-            if curve.ends(state.step) or state.step in due or saver.due(state.step):
-                state.read += guard.flush()
+            saves = saver.due(state.step) and state.step < total
+            if curve.ends(state.step) or state.step in due or saves:
+                state.read += guard.flush()  # nothing is validated or kept that the guard has not seen
             curve.close(state.step, lr)
             if state.step in due:
                 self._validate(state)
                 if self._hopeless(state):
                     history.stopped = state.step
                 self.module.train()
-            if saver.due(state.step) and state.step < total:
+            if saves:
                 saver.save(state)
             self.progress(state.step, total)
             if history.stopped is not None:
