@@ -107,6 +107,29 @@ def test_the_agreement_sees_a_grid_that_is_off(tmp_path: Path) -> None:
     assert found["largest"] > 1 and "ra_QuantizeLinear_Output" in found["beyond"]
 
 
+def test_step_sizes_are_the_same_to_the_last_bit_in_training_and_in_the_file() -> None:
+    logs = np.random.default_rng(0).uniform(-12, 2, 4000).astype(np.float32)
+    trained = pair.step_size(torch.from_numpy(logs)).numpy()
+    np.testing.assert_array_equal(pair.written(logs), trained)
+    one_by_one = [pair.step_size(torch.tensor(log)).item() for log in logs[:500]]
+    np.testing.assert_array_equal(one_by_one, trained[:500])
+
+
+@pytest.mark.parametrize("deviation", [0.25, 0.3081, 0.34, 0.3758, 0.5])
+def test_pictures_on_a_grid_of_their_own_agree_in_the_state_before_training(deviation: float, tmp_path: Path) -> None:
+    # 256 grey levels, normalized to a range of 256 steps: with the zero point rounded, all may lie half way between two
+    # stored values, so that a step size that is off in its last bit moves every input by a step.
+    levels = np.random.default_rng(1).integers(0, 256, (64, 3, 8, 8))
+    levels.reshape(-1)[:2] = 0, 255
+    data = lab.Data({"image": ((levels / 255 - 0.5) / deviation).astype(np.float32)})
+    for target, scheme in (("ort", lab.ORT), ("openvino", openvino_target.QDQ)):
+        source = lab.artifact(lab.convnet(norm=True), tmp_path / target)
+        options = {"steps": 6, "validation": 0.25, "validations": 2, "keep": "best", "lr": 3.0, "clip": 1.0}
+        _, notes = step(source, tmp_path, scheme, data, **options)
+        assert notes["training"]["best"] == 0
+        assert notes["agreement"]["equal"] == 1, notes["agreement"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("reduced", [False, True])
 def test_training_starts_from_what_quantize_static_writes(name: str, reduced: bool, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from optimizer.passes.quantize_static.qat.fake import Fake
 
-VERSION = 1
+VERSION = 2
 CONSUMES = ("onnx",)
 PRODUCES = "onnx"
 TOOLS = ("onnx", "onnxruntime", "torch")
