@@ -415,7 +415,9 @@ def test_a_model_that_is_quantized_already_is_refused_by_the_plan(before: str, t
         "schema: 1\nmodel: {file: model.onnx}\ndata: {calibrate: ./data.npz, train: ./data.npz}\n"
         f"variants: {{fp32: [], both: [{before}, qat]}}\ntargets: [{target}]\n"
     )
-    with pytest.raises(OptimizerError, match=f"variant 'both', step 'qat': .* which '{before}' has quantized") as raised:
+    with pytest.raises(
+        OptimizerError, match=f"variant 'both', step 'qat': .* which '{before}' has quantized"
+    ) as raised:
         plan.plan(recipe.load(str(tmp_path / "r.yaml")))
     assert f"leave '{before}' out" in str(raised.value.hint) and "qat: {quantize:" in str(raised.value.hint)
 
