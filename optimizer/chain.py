@@ -98,6 +98,8 @@ class _Chain:
         reason = plugin.refuse(options, scheme) if plugin.SCHEMED and hasattr(plugin, "refuse") else None
         if reason:
             raise RefusedError(reason)
+        if hasattr(plugin, "misplaced"):
+            self._refuse_order(plugin.misplaced([step.use for step in self.steps]), where)
         if getattr(plugin, "EAGER", False):
             self._refuse_compiled(use.name)
         if use.name not in ("load", "export"):
@@ -124,6 +126,12 @@ class _Chain:
 
         steps("")
         return Onward(self.target_name, self.target_options, steps)
+
+    def _refuse_order(self, misplaced: tuple[str, str] | None, where: str) -> None:
+        """A step that says itself what it cannot follow, on any target."""
+        if misplaced:
+            reason, instead = misplaced
+            raise OptimizerError(f"{where}: {reason}", instead)
 
     def _refuse_compiled(self, name: str) -> None:
         """A step that changes the module itself needs its Python code."""

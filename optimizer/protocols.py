@@ -139,6 +139,7 @@ class Pass(Protocol):
     `changes(scheme) -> bool`, False for a target to which the step hands the model on as it is;
     `artifacts(options) -> tuple[str, ...]`, further artifacts that it reads by the names that the recipe's author uses
     (`original`, VARIANT, VARIANT@TARGET), which become ingredients of its key and `Context.artifacts`;
+    `misplaced(before) -> tuple[str, str] | None`, why it cannot follow the steps of these names, and what to do;
     `EAGER = True`, where it changes a PyTorch module in place and so needs its Python code;
     `measures(options) -> Sequence[Use] | None`, the steps that an attempt goes through before it is timed on the
     target, None where the options ask for no timing: the target and this machine become ingredients of the key.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,51 @@ def test_the_agreement_sees_a_grid_that_is_off(tmp_path: Path) -> None:
     grid = learnt.tensors["ra"]
     learnt.tensors["ra"] = dataclasses.replace(grid, scale=grid.scale * np.float32(1.05))  # type: ignore[index]  # a dict
     ready.insert(ready.model, learnt=learnt)
-    found = agreement.measure(ready.model, made, module, [b.feeds for b in lab.images(4).batches(4)])
+    measured = agreement.measure(ready.model, made, module, [b.feeds for b in lab.images(4).batches(4)])
+    found = measured.document()
     assert found["largest"] > 1 and "ra_QuantizeLinear_Output" in found["beyond"]
+    warnings: list[str] = []
+    qat._agree(measured, Context(warn=warnings.append))
+    assert len(warnings) == 1 and re.search(r"'ra_QuantizeLinear_Output' [\d.]+%, by up to \d+", warnings[0])
+    assert "differences begin at 'ra_QuantizeLinear_Output'" in warnings[0]
+
+
+def test_differences_of_a_step_or_of_few_values_are_no_doubt() -> None:
+    rounding, rare, often = (agreement.Seen(name) for name in ("rounding", "rare", "often"))
+    rounding.add(np.ones(1000, np.int64))
+    rare.add(np.r_[np.full(10, 5), np.zeros(990, np.int64)])
+    assert agreement.Agreement((rounding, rare)).doubt() is None
+    assert agreement.Agreement((rounding, rare)).document() == {
+        "tensors": 2, "values": 2000, "equal": 0.495, "largest": 5, "beyond": {"rare": 5}
+    }  # fmt: skip
+    often.add(np.r_[np.full(11, 2), np.zeros(989, np.int64)])
+    doubt = agreement.Agreement((rare, rounding, often)).doubt()
+    assert doubt and "of 1 of 3 tensors" in doubt and "('often' 1.1%, by up to 2)" in doubt
+    assert doubt.endswith("begin at 'rounding'")
+
+
+def test_step_sizes_are_the_same_to_the_last_bit_in_training_and_in_the_file() -> None:
+    logs = np.random.default_rng(0).uniform(-12, 2, 4000).astype(np.float32)
+    trained = pair.step_size(torch.from_numpy(logs)).numpy()
+    np.testing.assert_array_equal(pair.written(logs), trained)
+    one_by_one = [pair.step_size(torch.tensor(log)).item() for log in logs[:500]]
+    np.testing.assert_array_equal(one_by_one, trained[:500])
+
+
+@pytest.mark.parametrize("deviation", [0.25, 0.3081, 0.34, 0.3758, 0.5])
+def test_pictures_on_a_grid_of_their_own_agree_in_the_state_before_training(deviation: float, tmp_path: Path) -> None:
+    # 256 grey levels, normalized to a range of 256 steps: with the zero point rounded, all may lie half way between two
+    # stored values, so that a step size that is off in its last bit moves every input by a step. For which deviations
+    # that happens depends on the libraries' exponentials.
+    levels = np.random.default_rng(1).integers(0, 256, (64, 3, 8, 8))
+    levels.reshape(-1)[:2] = 0, 255
+    data = lab.Data({"image": ((levels / 255 - 0.5) / deviation).astype(np.float32)})
+    for target, scheme in (("ort", lab.ORT), ("openvino", openvino_target.QDQ)):
+        source = lab.artifact(lab.convnet(norm=True), tmp_path / target)
+        options = {"steps": 6, "validation": 0.25, "validations": 2, "keep": "best", "lr": 3.0, "clip": 1.0}
+        _, notes = step(source, tmp_path, scheme, data, **options)
+        assert notes["training"]["best"] == 0
+        assert notes["agreement"]["equal"] > 0.999 and notes["agreement"]["largest"] <= 1, notes["agreement"]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -360,6 +404,22 @@ def test_for_openvino_the_step_comes_before_the_lowering(tmp_path: Path) -> None
     assert uses.index("qat") < len(uses) - 1 - uses[::-1].index("openvino")
     schemes = {step.use: step.scheme for step in made.steps if step.scheme}
     assert schemes == {"qat": openvino_target.QDQ, "quantize.static": openvino_target.SCHEME}
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("before", ["quantize.static", "quantize.weights", "qat"])
+def test_a_model_that_is_quantized_already_is_refused_by_the_plan(before: str, target: str, tmp_path: Path) -> None:
+    onnx.save(lab.convnet(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", image=lab.images(16).feeds["image"])
+    (tmp_path / "r.yaml").write_text(
+        "schema: 1\nmodel: {file: model.onnx}\ndata: {calibrate: ./data.npz, train: ./data.npz}\n"
+        f"variants: {{fp32: [], both: [{before}, qat]}}\ntargets: [{target}]\n"
+    )
+    with pytest.raises(
+        OptimizerError, match=f"variant 'both', step 'qat': .* which '{before}' has quantized"
+    ) as raised:
+        plan.plan(recipe.load(str(tmp_path / "r.yaml")))
+    assert f"leave '{before}' out" in str(raised.value.hint) and "qat: {quantize:" in str(raised.value.hint)
 
 
 def test_lowering_may_round_otherwise_only_where_the_graph_is_quantized(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ nothing is calibrated again. See `fake.py` beside this file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimizer import machine
 from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_static.qat.options import NEAR, Options
 from optimizer.protocols import Context, Feeds
@@ -20,9 +21,10 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     from torch import nn
 
+    from optimizer.passes.quantize_static.qat.agreement import Agreement
     from optimizer.passes.quantize_static.qat.fake import Fake
 
-VERSION = 1
+VERSION = 2
 CONSUMES = ("onnx",)
 PRODUCES = "onnx"
 TOOLS = ("onnx", "onnxruntime", "torch")
@@ -33,6 +35,8 @@ SEARCH: tuple[dict[str, object], ...] = ()  # a search tries what takes seconds
 
 TOLERANCE = 1e-4  # of the largest output: float32 in another library, sums in another order
 LOOKED = 8  # calibration samples on which module and runtime are compared
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+QUANTIZERS = ("quantize.static", "quantize.dynamic", "quantize.weights", "qat")  # which leave no float weights
 
 
 def data(options: Options) -> tuple[str, ...]:
@@ -50,6 +54,18 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:  # noqa: ARG001
     if scheme.format not in CONSUMES or not scheme.ops:
         return f"qat writes Q/DQ pairs into ONNX, and {scheme.target} does not say where it takes them up"
     return None
+
+
+def misplaced(before: Sequence[str]) -> tuple[str, str] | None:
+    """Why this step cannot follow the steps `before` it, and what to write instead; None where it can."""
+    found = next((name for name in before if name in QUANTIZERS), None)
+    if found is None:
+        return None
+    return (
+        f"it quantizes the float model itself, which '{found}' has quantized by then",
+        f"leave '{found}' out; how training starts is said inside the step: qat: {{quantize: {{method: ..., ...}}}}, "
+        "with the options of quantize.static; a float step such as finetune, distill or prune may come before it",
+    )
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
@@ -73,8 +89,20 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     learnt = made.learnt(values)
     ctx.note("learnt", {"weights": made.put(ready.model, values), "grids": len(learnt.tensors) + len(learnt.weights)})
     ready.insert(ready.model, learnt=learnt)
-    ctx.note("agreement", agreement.measure(ready.model, made, module, _samples(source, ctx)))
+    _agree(agreement.measure(ready.model, made, module, _samples(source, ctx)), ctx)
     static.conclude(ready, ready.model, ctx, out)
+
+
+def _agree(found: Agreement, ctx: Context) -> None:
+    """Note how far the runtime is from what was trained, and warn where that is not rounding."""
+    ctx.note("agreement", found.document())
+    doubt = found.doubt()
+    if doubt is None:
+        return
+    here = machine.here()
+    if here.architecture == "x86_64" and not VNNI & set(here.isa):
+        doubt += "; without VNNI 8-bit products saturate here, which quantize: {reduce_range: true} prevents"
+    ctx.warn(f"qat: {doubt}")
 
 
 def _check(source: Artifact, options: Options, ctx: Context) -> None:

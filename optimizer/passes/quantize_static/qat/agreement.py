@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,63 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+DOUBTED = 0.01  # share of a tensor's values beyond one step: a difference of one step grows in the layers behind it
+SHOWN = 5
+
+
+@dataclass
+class Seen:
+    """One stored tensor: over all samples, how many values it has, and how many of them lie how far apart."""
+
+    name: str
+    values: int = 0
+    apart: int = 0  # values that are not the same
+    beyond: int = 0  # of these, by more than one step
+    largest: int = 0  # steps
+
+    def add(self, steps: np.ndarray) -> None:
+        self.values += steps.size
+        self.apart += int((steps > 0).sum())
+        self.beyond += int((steps > 1).sum())
+        self.largest = max(self.largest, int(steps.max(initial=0)))
+
+    @property
+    def share(self) -> float:
+        """Of the values that lie more than one step apart."""
+        return self.beyond / max(self.values, 1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the runtime stores beside what training computed, tensor by tensor in the order of the graph."""
+
+    tensors: tuple[Seen, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For the record. `largest`: steps by which a stored value differs at most; `equal`: share that is the same."""
+        total = sum(seen.values for seen in self.tensors)
+        beyond = sorted((seen for seen in self.tensors if seen.beyond), key=lambda seen: -seen.largest)
+        return {
+            "tensors": len(self.tensors),
+            "values": total,
+            "equal": round(1 - sum(seen.apart for seen in self.tensors) / max(total, 1), 6),
+            "largest": max((seen.largest for seen in self.tensors), default=0),
+            "beyond": {seen.name: seen.largest for seen in beyond[:SHOWN]},
+        }
+
+    def doubt(self) -> str | None:
+        """What to warn of: more than DOUBTED of a tensor beyond one step, and where in the graph that begins."""
+        found = [seen for seen in self.tensors if seen.share > DOUBTED]
+        if not found:
+            return None
+        first = next(seen for seen in self.tensors if seen.apart > DOUBTED * seen.values)
+        words = [f"'{seen.name}' {seen.share:.1%}, by up to {seen.largest}" for seen in found[:SHOWN]]
+        return (
+            f"ONNX Runtime stores other integers here than training computed: of {len(found)} of {len(self.tensors)} "
+            f"tensors more than {DOUBTED:.0%} is off by more than one step ({'; '.join(words)}); in the order of the "
+            f"graph differences begin at '{first.name}'"
+        )
+
 
 def measure(
     quantized: onnx.ModelProto,
@@ -27,11 +85,8 @@ def measure(
     trained: nn.Module,
     samples: Iterable[Feeds],
     level: onnx_format.Level = "all",
-) -> dict[str, Any]:
-    """Compare the quantized model in ONNX Runtime with the trained module on samples.
-
-    `largest`: steps by which a stored value differs at most; `equal`: share of the stored values that are the same.
-    """
+) -> Agreement:
+    """Compare the quantized model in ONNX Runtime with the trained module on samples."""
     import torch
 
     grids = fake.learnt(onnx_torch.values_of(trained)).tensors
@@ -40,8 +95,7 @@ def measure(
     module = fake.module(outputs=True)
     module.load_state_dict(trained.state_dict())
     tensors = [name for name in fake.stored() if roots[name] in watched]
-    worst: dict[str, int] = dict.fromkeys(tensors, 0)
-    same = total = 0
+    seen = {name: Seen(name) for name in tensors}
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         onnx_format.save(_tapped(quantized, tensors), Path(folder))
         session = onnx_format.inference_session(Path(folder), machine.here().cores, level)
@@ -51,21 +105,9 @@ def measure(
             for name, stored in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
                 found = grids[roots[name]]
                 expected = np.rint(wanted[name].numpy() / found.scale) + found.zero
-                steps = np.abs(stored.astype(np.int64) - expected.astype(np.int64))
-                worst[name] = max(worst[name], int(steps.max(initial=0)))
-                same, total = same + int((steps == 0).sum()), total + steps.size
-    return _summary(worst, same, total)
-
-
-def _summary(worst: Mapping[str, int], same: int, total: int) -> dict[str, Any]:
-    beyond = {name: steps for name, steps in worst.items() if steps > 1}
-    return {
-        "tensors": len(worst),
-        "values": total,
-        "equal": round(same / max(total, 1), 6),
-        "largest": max(worst.values(), default=0),
-        "beyond": dict(sorted(beyond.items(), key=lambda item: -item[1])[:5]),
-    }
+                steps: np.ndarray = np.abs(stored.astype(np.int64) - expected.astype(np.int64))
+                seen[name].add(steps)
+    return Agreement(tuple(seen.values()))
 
 
 def _tapped(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -20,7 +20,7 @@ from optimizer.formats import onnx_torch
 from optimizer.passes.quantize_static import grid, placement, writer
 from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.onnx import Ready
-from optimizer.passes.quantize_static.qat.pair import SPAN, Pair, across, function
+from optimizer.passes.quantize_static.qat.pair import SPAN, Pair, across, function, step_size, written
 
 if TYPE_CHECKING:
     import onnx
@@ -86,7 +86,7 @@ class Fake:
         for pair in self.pairs.values():
             share = values[pair.zero] if pair.zero in values else _array(fixed[pair.zero])
             zero = np.clip(np.rint(share * SPAN), pair.low, pair.high)
-            found = Grid(np.exp(values[pair.scale]).astype(np.float32), np.asarray(zero).astype(pair.kind))
+            found = Grid(written(values[pair.scale]), np.asarray(zero).astype(pair.kind))
             if pair.layers:
                 weights |= dict.fromkeys(pair.layers, found)
             else:
@@ -190,7 +190,7 @@ def _as_it_is(op: onnx_torch.Operation, x: torch.Tensor, *grid: torch.Tensor) ->
 def _rounded(op: onnx_torch.Operation, bias: torch.Tensor, read: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The bias on its int32 grid; its gradient passes straight through."""
     del op
-    scale = (read.detach().exp() * weight.detach().exp()).double()
+    scale = (step_size(read.detach()) * step_size(weight.detach())).double()
     rounded = ((bias.detach().double() / scale).round() * scale).float()
     return bias + (rounded - bias.detach())
 

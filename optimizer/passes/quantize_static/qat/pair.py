@@ -13,6 +13,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,6 +42,20 @@ def across(axis: int | None, rank: int) -> list[int]:
     return [] if axis is None else [-1 if i == axis else 1 for i in range(rank)]
 
 
+def step_size(log: torch.Tensor) -> torch.Tensor:
+    """The float32 step size that a learnt logarithm stands for: bit for bit the one that `written` gives.
+
+    Libraries differ in the last bit of a float32 exponential, of a float64 one far below what float32 holds. That bit
+    decides where values lie half way between two steps, as all pixels of a picture with 256 levels may.
+    """
+    return log.double().exp().float()
+
+
+def written(log: np.ndarray) -> np.ndarray:
+    """The step size as it is written into the file, in float32."""
+    return np.exp(log.astype(np.float64)).astype(np.float32)
+
+
 @functools.cache
 def function() -> Any:
     """The fake quantizer with its gradients, as an autograd function."""
@@ -51,7 +67,8 @@ def function() -> Any:
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor, pair: Pair) -> torch.Tensor:
             shape = across(pair.axis, x.ndim)
-            scale, zero = log.exp().reshape(shape), (share * SPAN).round().clamp(pair.low, pair.high).reshape(shape)
+            scale = step_size(log).reshape(shape)
+            zero = (share * SPAN).round().clamp(pair.low, pair.high).reshape(shape)
             ctx.pair = pair
             ctx.save_for_backward(x, scale, zero)
             stored = (x / scale).round_().add_(zero).clamp_(pair.low, pair.high)
