@@ -7,6 +7,6 @@ back into its initializers and no second export stands between. An operator with
 from __future__ import annotations
 
 from optimizer.formats.onnx_torch.module import Functions, convert, feeds_of, unknown_kinds, values_of, weights
-from optimizer.formats.onnx_torch.operation import Operation
+from optimizer.formats.onnx_torch.operation import Function, Operation
 
-__all__ = ["Functions", "Operation", "convert", "feeds_of", "unknown_kinds", "values_of", "weights"]
+__all__ = ["Function", "Functions", "Operation", "convert", "feeds_of", "unknown_kinds", "values_of", "weights"]

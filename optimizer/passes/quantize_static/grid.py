@@ -25,6 +25,11 @@ class Grid:
         found: np.ndarray = np.clip(stored, low, high).astype(self.zero.dtype)
         return found
 
+    def real(self, stored: np.ndarray) -> np.ndarray:
+        """What stored values stand for, on a grid that is not per channel: as ONNX's DequantizeLinear has it."""
+        found: np.ndarray = (stored.astype(np.int32) - self.zero.astype(np.int32)).astype(np.float32) * self.scale
+        return found
+
 
 def of_range(low: float, high: float, kind: str, symmetric: bool) -> Grid:
     """The grid of an activation. Zero is always on it: padding and ReLU must be exact.

@@ -91,7 +91,7 @@ def test_fake_quantizers_and_the_runtime_agree_to_one_step(name: str, target: st
     build, data = MODELS[name]
     _, notes = step(lab.artifact(build(), tmp_path / "float"), tmp_path, SCHEMES[target], data())
     assert notes["agreement"]["tensors"] > 0 and notes["agreement"]["values"] > 500
-    assert notes["agreement"]["largest"] <= 1, notes["agreement"]
+    assert notes["agreement"]["largest"] <= 1 and notes["agreement"]["local"] <= 1, notes["agreement"]
     assert notes["agreement"]["equal"] > 0.999
 
 
@@ -106,7 +106,8 @@ def test_the_agreement_sees_a_grid_that_is_off(tmp_path: Path) -> None:
     ready.insert(ready.model, learnt=learnt)
     measured = agreement.measure(ready.model, made, module, [b.feeds for b in lab.images(4).batches(4)])
     found = measured.document()
-    assert found["largest"] > 1 and "ra_QuantizeLinear_Output" in found["beyond"]
+    assert found["largest"] > 1 and "ra_QuantizeLinear_Output" in found["beyond"] and len(found["beyond"]) > 1
+    assert [seen.name for seen in measured.tensors if seen.local > 1] == ["ra_QuantizeLinear_Output"]
     warnings: list[str] = []
     qat._agree(measured, Context(warn=warnings.append))
     assert len(warnings) == 1 and re.search(r"'ra_QuantizeLinear_Output' [\d.]+%, by up to \d+", warnings[0])
@@ -115,13 +116,13 @@ def test_the_agreement_sees_a_grid_that_is_off(tmp_path: Path) -> None:
 
 def test_differences_of_a_step_or_of_few_values_are_no_doubt() -> None:
     rounding, rare, often = (agreement.Seen(name) for name in ("rounding", "rare", "often"))
-    rounding.add(np.ones(1000, np.int64))
-    rare.add(np.r_[np.full(10, 5), np.zeros(990, np.int64)])
+    rounding.add(np.ones(1000, np.int64), np.ones(1000, np.int64))
+    rare.add(np.r_[np.full(10, 5), np.zeros(990, np.int64)], np.zeros(1000, np.int64))
     assert agreement.Agreement((rounding, rare)).doubt() is None
     assert agreement.Agreement((rounding, rare)).document() == {
-        "tensors": 2, "values": 2000, "equal": 0.495, "largest": 5, "beyond": {"rare": 5}
+        "tensors": 2, "values": 2000, "equal": 0.495, "largest": 5, "local": 1, "beyond": {"rare": 5}
     }  # fmt: skip
-    often.add(np.r_[np.full(11, 2), np.zeros(989, np.int64)])
+    often.add(np.r_[np.full(11, 2), np.zeros(989, np.int64)], np.zeros(1000, np.int64))
     doubt = agreement.Agreement((rare, rounding, often)).doubt()
     assert doubt and "of 1 of 3 tensors" in doubt and "('often' 1.1%, by up to 2)" in doubt
     assert doubt.endswith("begin at 'rounding'")
@@ -148,7 +149,7 @@ def test_pictures_on_a_grid_of_their_own_agree_in_the_state_before_training(devi
         options = {"steps": 6, "validation": 0.25, "validations": 2, "keep": "best", "lr": 3.0, "clip": 1.0}
         _, notes = step(source, tmp_path, scheme, data, **options)
         assert notes["training"]["best"] == 0
-        assert notes["agreement"]["equal"] > 0.999 and notes["agreement"]["largest"] <= 1, notes["agreement"]
+        assert notes["agreement"]["equal"] > 0.999 and notes["agreement"]["local"] <= 1, notes["agreement"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -14,11 +14,13 @@ import numpy as np
 from optimizer import machine
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_torch
+from optimizer.passes.quantize_static.grid import Grid
 from optimizer.passes.quantize_static.qat.fake import Fake
 from optimizer.protocols import Feeds
 
 if TYPE_CHECKING:
     import onnx
+    import torch
     from torch import nn
 
 DOUBTED = 0.01  # share of a tensor's values beyond one step: a difference of one step grows in the layers behind it
@@ -34,12 +36,14 @@ class Seen:
     apart: int = 0  # values that are not the same
     beyond: int = 0  # of these, by more than one step
     largest: int = 0  # steps
+    local: int = 0  # the same where training's arithmetic is given the runtime's own values up to here
 
-    def add(self, steps: np.ndarray) -> None:
+    def add(self, steps: np.ndarray, local: np.ndarray) -> None:
         self.values += steps.size
         self.apart += int((steps > 0).sum())
         self.beyond += int((steps > 1).sum())
         self.largest = max(self.largest, int(steps.max(initial=0)))
+        self.local = max(self.local, int(local.max(initial=0)))
 
     @property
     def share(self) -> float:
@@ -54,7 +58,11 @@ class Agreement:
     tensors: tuple[Seen, ...]
 
     def document(self) -> dict[str, Any]:
-        """For the record. `largest`: steps by which a stored value differs at most; `equal`: share that is the same."""
+        """For the record. `equal`: share of the values that are the same; `largest`: steps by which one differs most.
+
+        `local`: the same, where each quantizer gets what the runtime has stored before it. A value on the edge of two
+        steps differs there by one, and by more where it is added up on a finer grid.
+        """
         total = sum(seen.values for seen in self.tensors)
         beyond = sorted((seen for seen in self.tensors if seen.beyond), key=lambda seen: -seen.largest)
         return {
@@ -62,6 +70,7 @@ class Agreement:
             "values": total,
             "equal": round(1 - sum(seen.apart for seen in self.tensors) / max(total, 1), 6),
             "largest": max((seen.largest for seen in self.tensors), default=0),
+            "local": max((seen.local for seen in self.tensors), default=0),
             "beyond": {seen.name: seen.largest for seen in beyond[:SHOWN]},
         }
 
@@ -89,25 +98,63 @@ def measure(
     """Compare the quantized model in ONNX Runtime with the trained module on samples."""
     import torch
 
-    grids = fake.learnt(onnx_torch.values_of(trained)).tensors
+    own = fake.learnt(onnx_torch.values_of(trained)).tensors
     watched = {pair.tensor for pair in fake.pairs.values() if pair.constant is None}
     roots = {node.output[0]: fake.pairs[node.name].tensor for node in fake.model.graph.node if node.name in fake.pairs}
-    module = fake.module(outputs=True)
-    module.load_state_dict(trained.state_dict())
     tensors = [name for name in fake.stored() if roots[name] in watched]
+    written = _grids(quantized)
+    given = _Given(fake)
+    whole, piecewise = fake.module(outputs=True), fake.module(quantize=given)
+    for module in (whole, piecewise):
+        module.load_state_dict(trained.state_dict())
     seen = {name: Seen(name) for name in tensors}
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         onnx_format.save(_tapped(quantized, tensors), Path(folder))
         session = onnx_format.inference_session(Path(folder), machine.here().cores, level)
         for feeds in samples:
+            stored = dict(zip(tensors, session.run(tensors, dict(feeds)), strict=True))
+            given.values = onnx_torch.feeds_of({name: written[name].real(array) for name, array in stored.items()})
             with torch.no_grad():
-                wanted = module(onnx_torch.feeds_of(feeds))
-            for name, stored in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
-                found = grids[roots[name]]
-                expected = np.rint(wanted[name].numpy() / found.scale) + found.zero
-                steps: np.ndarray = np.abs(stored.astype(np.int64) - expected.astype(np.int64))
-                seen[name].add(steps)
+                wanted = whole(onnx_torch.feeds_of(feeds))
+                piecewise(onnx_torch.feeds_of(feeds))
+            for name, array in stored.items():
+                grid = own[roots[name]]
+                seen[name].add(_steps(array, wanted[name], grid), _steps(array, given.found[name], grid))
     return Agreement(tuple(seen.values()))
+
+
+class _Given:
+    """Fake quantizers that keep what they find, and hand on what the runtime has stored in its place."""
+
+    def __init__(self, fake: Fake) -> None:
+        self._fake = fake
+        self.values: dict[str, torch.Tensor] = {}  # stored tensor -> the real values that it stands for
+        self.found: dict[str, torch.Tensor] = {}
+
+    def __call__(self, op: onnx_torch.Operation, x: torch.Tensor, *grid: torch.Tensor) -> torch.Tensor:
+        name = op.outputs[0]
+        found = self._fake.quantize(op, x, *grid)
+        if name not in self.values:  # a weight
+            return found
+        self.found[name] = found
+        return self.values[name]
+
+
+def _steps(stored: np.ndarray, real: torch.Tensor, grid: Grid) -> np.ndarray:
+    """By how many steps stored values differ from those that stand for `real`."""
+    expected = np.rint(real.numpy() / grid.scale) + grid.zero
+    steps: np.ndarray = np.abs(stored.astype(np.int64) - expected.astype(np.int64))
+    return steps
+
+
+def _grids(model: onnx.ModelProto) -> dict[str, Grid]:
+    """Stored tensor -> its grid in the file."""
+    import onnx
+
+    found = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    read = {name for node in found for name in node.input}
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in read}
+    return {node.output[0]: Grid(arrays[node.input[1]], arrays[node.input[2]]) for node in found}
 
 
 def _tapped(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -38,13 +38,17 @@ class Fake:
     pairs: Mapping[str, Pair]  # by the name of the QuantizeLinear node
     weights: frozenset[str]  # initializers that are learnt besides, as in the float model
 
-    def module(self, outputs: bool = False) -> torch.nn.Module:
-        """The graph as a module; `outputs`: with every quantized activation among its outputs."""
+    def module(self, outputs: bool = False, quantize: onnx_torch.Function | None = None) -> torch.nn.Module:
+        """The graph as a module; `outputs`: with every quantized activation among its outputs.
+
+        `quantize` takes the place of the fake quantizer.
+        """
         model = self.model
         if outputs:
             model = copy.deepcopy(model)
             model.graph.output.extend(_value(name) for name in self.stored())
-        return onnx_torch.convert(model, self._trainable(), self._functions(), "qat")
+        functions = {"QuantizeLinear": quantize or self.quantize, "DequantizeLinear": _as_it_is, BIAS: _rounded}
+        return onnx_torch.convert(model, self._trainable(), functions, "qat")
 
     def stored(self) -> list[str]:
         """The tensors that hold quantized activations; in the module they hold the real values that these stand for."""
@@ -68,12 +72,10 @@ class Fake:
         learnt = {pair.scale for pair in self.pairs.values()}
         return self.weights | learnt | {pair.zero for pair in self.pairs.values() if pair.moves}
 
-    def _functions(self) -> onnx_torch.Functions:
-        return {"QuantizeLinear": self._quantize, "DequantizeLinear": _as_it_is, BIAS: _rounded}
-
-    def _quantize(
+    def quantize(
         self, op: onnx_torch.Operation, x: torch.Tensor, log: torch.Tensor, share: torch.Tensor
     ) -> torch.Tensor:  # fmt: skip
+        """The fake quantizer of a pair, as a function for a node of the graph."""
         pair = self.pairs[op.name]
         found: torch.Tensor = function().apply(x, log, share, pair)
         return found
