@@ -216,8 +216,9 @@ class Producer:
     def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
         """The data that a step reads; what it trains on holds nothing that models are judged on."""
         found: dict[str, Dataset] = {role: self.dataset(role) for role in roles(step.plugin, step.options)}
-        judged = {role: self.dataset(role) for role in ("evaluate", "select") if role in self.plan.data}
-        if "train" in found and judged:
+        judging = [role for role in ("evaluate", "select") if role in self.plan.data]
+        if "train" in found and judging:
+            judged = {role: self.dataset(role) for role in judging}
             drop = getattr(step.options, "overlap", "refuse") == "drop"
             found["train"], counts = dataset.apart(self.dataset("train"), judged, drop, advance)
             notes["shared examples"] = counts

@@ -14,7 +14,7 @@ import pytest
 from optimizer import registry, schema
 
 ABSENT = ("torch", "openvino", "nncf", "onnxscript", "onnxslim", "onnxconverter_common", "safetensors", "transformers",
-          "tokenizers", "pyarrow", "sklearn", "scikit_learn", "scipy")  # fmt: skip
+          "tokenizers", "pyarrow", "sklearn", "scikit_learn", "scipy", "torch_pruning")  # fmt: skip
 # Neither importable nor, by its metadata, installed.
 WITHOUT = """
 import importlib.metadata, sys
