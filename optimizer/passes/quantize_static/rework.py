@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from optimizer.formats import finite, layers
+from optimizer.formats import finite
 from optimizer.formats.calibration import Calibration
 from optimizer.passes.quantize_static import bias, equalize, ranges, rounding, smooth, thresholds
 from optimizer.passes.quantize_static.options import Options
