@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
-from optimizer.formats import nodes, onnx_ready
+from optimizer.formats import caution, nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static import attention, caution, placement, ranges, rework, writer
+from optimizer.passes.quantize_static import attention, placement, ranges, rework, writer
+from optimizer.passes.quantize_static.grid import FLOAT8
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.placement import Placement
 from optimizer.passes.quantize_static.ranges import Range
@@ -24,6 +25,7 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import onnx
 
+FLOAT8_OPSET, FLOAT8_IR = 19, 9  # from which QuantizeLinear writes floats of 8 bits, and files hold them
 # Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
 TRANSFORMER_OPS = ("Conv", "Gemm", "MatMul", "Gather")
 
@@ -72,14 +74,14 @@ class Ready:
 
 def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
     """Write the quantized model into `out`."""
-    ready = prepare(source, options, ctx, scheme)
+    ready = prepare(source, options, ctx, scheme.of(options.dtype))
     ready.insert(ready.model)
     conclude(ready, ready.model, ctx, out)
 
 
 def prepare(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme) -> Ready:
     """Everything up to the pairs themselves: what is chosen, reworked and observed, on the float model."""
-    model = onnx_ready.prepared(source)
+    model = _prepared(source, scheme)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
     choice = choice.without(rework.before(model, choice.takes, data, options, ctx))
@@ -88,7 +90,7 @@ def prepare(source: Artifact, options: Options, ctx: Context, scheme: QuantSchem
         raise _nothing(model, choice)
     found = ranges.observe(model, tensors, data, *rework.method(options, scheme), ctx.progress)
     caution.few(data, ctx.warn)
-    caution.constant(found, data, ctx.warn)
+    caution.constant(data, ctx.warn)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
     ready = Ready(model, choice, found, len(data), options, scheme)
     rework.after(model, choice.takes, ready.insert, data, options, scheme, ctx)
@@ -105,6 +107,14 @@ def conclude(ready: Ready, quantized: onnx.ModelProto, ctx: Context, out: Path) 
     ctx.note("kept", sorted(ready.choice.kept))
     ctx.note("calibration", _summary(ready))
     onnx_format.save(quantized, out)
+
+
+def _prepared(source: Artifact, scheme: QuantScheme) -> onnx.ModelProto:
+    if scheme.activation != FLOAT8:
+        return onnx_ready.prepared(source)
+    model = onnx_ready.prepared(source, FLOAT8_OPSET)
+    model.ir_version = max(model.ir_version, FLOAT8_IR)
+    return model
 
 
 def choose(model: onnx.ModelProto, options: Options, scheme: QuantScheme, warn: Callable[[str], None]) -> Choice:

@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from optimizer import selectors
 from optimizer.errors import OptimizerError
+from optimizer.formats import caution, nodes
 from optimizer.formats import nncf as nncf_library
-from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
@@ -38,15 +40,19 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     every = nodes.openvino_nodes(model)
     kept = selectors.select(options.keep, every, "quantize.weights: keep")
     taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
-    left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
+    left = sorted(kept | {node.name for node in every if node.ops[0] not in taken} | _infinite(model, taken, ctx))
     constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
     whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
     before = {row.name for row in _rows(model, taken)}
     _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
-        stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
+        data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+        caution.few(data, ctx.warn)
+        stream = Stream(data, ctx.progress)
     result = _compressed(model, options, left, stream)
+    if options.algorithm == "awq":
+        _record_awq(source, result, options, left, ctx)
     rows = [row for row in _rows(result, taken) if row.name not in before]
     if not rows:
         raise OptimizerError(
@@ -57,6 +63,22 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("kept", sorted(kept))
     record(ctx, rows, options, options.group or (GROUP if options.bits == 4 else "channel"), whole)
+
+
+def _infinite(model: openvino.Model, taken: set[str], ctx: Context) -> set[str]:
+    """Operations whose weights hold NaN or infinity, which NNCF compresses without a word."""
+    found = [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if op.get_type_name() in taken
+        for constant in (port.get_source_output().get_node() for port in op.inputs())
+        if constant.get_type_name() == "Constant"
+        and constant.get_element_type().is_real()
+        and not np.isfinite(constant.data).all()
+    ]
+    if found:
+        ctx.warn(f"left in float because their weights are not finite: {', '.join(found[:8])}")
+    return set(found)
 
 
 def _untie(model: openvino.Model, left: set[str]) -> None:
@@ -98,6 +120,35 @@ def _compressed(model: openvino.Model, options: Options, left: list[str], stream
                 f"NNCF {nncf.__version__} cannot compress the weights: {' '.join(str(error).split())[:400]}",
                 "leave the offending layers in float with keep, or check the calibration data with optc inspect",
             ) from error
+
+
+def _record_awq(source: Artifact, result: openvino.Model, options: Options, left: list[str], ctx: Context) -> None:
+    """Note how many constants of integers awq has decided; warn where that is none.
+
+    NNCF scales the input of a product only behind an activation or a multiplication, and says nothing where it finds
+    none; so the result is compared with rounding to nearest.
+    """
+    plain = openvino_format.load(source.path)
+    _untie(plain, set(left))
+    before = _integers(_compressed(plain, options.model_copy(update={"algorithm": "rtn"}), left, None))
+    after = _integers(result)
+    changed = sum(codes != before.get(name) for name, codes in after.items())
+    ctx.note("awq", {"constants": len(after), "changed": changed})
+    if not changed:
+        ctx.warn(
+            "awq changed nothing, the result is that of rtn: NNCF applies it to products behind an activation or a "
+            "multiplication, as in gated layers, and found none; gptq works on all"
+        )
+
+
+def _integers(model: openvino.Model) -> dict[str, bytes]:
+    """Constants of integers, zero points among them: name -> what they hold."""
+    constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+    return {
+        op.get_friendly_name(): op.data.tobytes()
+        for op in constants
+        if op.get_element_type().get_type_name() in INTEGERS
+    }
 
 
 def _refuse_indivisible(model: openvino.Model, left: set[str], group: int) -> None:

@@ -49,10 +49,14 @@ def artifacts(options: Options) -> tuple[str, ...]:
     return () if options.teacher in NEAR else (options.teacher,)
 
 
-def refuse(options: Options, scheme: QuantScheme) -> str | None:  # noqa: ARG001  # the protocol's signature
+def refuse(options: Options, scheme: QuantScheme) -> str | None:
     """Why this step cannot be done for a target, or None."""
     if scheme.format not in CONSUMES or not scheme.ops:
         return f"qat writes Q/DQ pairs into ONNX, and {scheme.target} does not say where it takes them up"
+    if options.quantize.dtype != "int8":
+        return (
+            f"qat learns steps of one size, which {options.quantize.dtype} has not; accepted: quantize: {{dtype: int8}}"
+        )
     return None
 
 

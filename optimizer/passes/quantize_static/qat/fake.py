@@ -157,7 +157,8 @@ def _ends(kind: str, ready: Ready, owned: bool, constant: bool) -> tuple[int, in
     if owned:
         top = grid.top(ready.options.reduce_range)
         return -top, top
-    return grid.LIMITS[kind] if constant and not ready.scheme.qdq_on_weights else STORED[kind]
+    low, high = grid.LIMITS[kind] if constant and not ready.scheme.qdq_on_weights else STORED[kind]
+    return int(low), int(high)
 
 
 def _round_biases(model: onnx.ModelProto, pairs: Mapping[str, Pair]) -> None:
