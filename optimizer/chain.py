@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ class _Chain:
     def _append(self, use: str, plugin: Any, options: BaseModel, produces: str) -> None:
         scheme = self.target.SCHEME if plugin.SCHEMED else None
         tools = _tools(use, plugin, options, scheme)
-        reads = roles(plugin, options)
+        reads = roles(plugin, options, self.digests)
         missing = [role for role in reads if role not in self.digests]
         if missing:
             raise OptimizerError(
@@ -172,9 +172,10 @@ class _Chain:
             "source": source,
             "tools": tools,
         }
-        reads = roles(plugin, options)
+        reads = roles(plugin, options, self.digests)
         if reads:
             found["data"] = {role: self.digests[role] for role in reads}
+        if reads or hasattr(plugin, "welcome"):  # without data it looks at inputs made from the seed
             found["seed"] = self.recipe.seed
         if scheme:
             found["scheme"] = fingerprint.of_value(vars(scheme))
@@ -188,10 +189,11 @@ def _compile_options(plugin: Any, options: BaseModel) -> dict[str, Any]:
     return {k: v for k, v in found.items() if (kept is None or k in kept) and k != "license"}
 
 
-def roles(plugin: Any, options: BaseModel) -> tuple[str, ...]:
-    """The data roles that a step reads with these options."""
-    found: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
-    return found
+def roles(plugin: Any, options: BaseModel, given: Container[str]) -> tuple[str, ...]:
+    """The data roles that a step reads with these options: those it needs, and the first welcome one that is `given`."""
+    needed: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
+    welcome = plugin.welcome(options) if hasattr(plugin, "welcome") else ()
+    return (*needed, *[role for role in welcome if role in given][:1])
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -164,7 +164,7 @@ class Producer:
         given = self.samples(signature) if signature else None
         latency = self.plan.recipe.measure.latency
         return Context(
-            data={role: self.dataset(role) for role in roles(step.plugin, step.options)},
+            data={role: self.dataset(role) for role in roles(step.plugin, step.options, self.plan.data)},
             scheme=step.scheme,
             seed=self.plan.recipe.seed,
             threads=latency.threads if latency else 1,
