@@ -190,7 +190,7 @@ def _compile_options(plugin: Any, options: BaseModel) -> dict[str, Any]:
 
 
 def roles(plugin: Any, options: BaseModel, given: Container[str]) -> tuple[str, ...]:
-    """The data roles that a step reads with these options: those it needs, and the first welcome one that is `given`."""
+    """The data roles that a step reads with these options: those it needs, the first welcome one that is `given`."""
     needed: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
     welcome = plugin.welcome(options) if hasattr(plugin, "welcome") else ()
     return (*needed, *[role for role in welcome if role in given][:1])

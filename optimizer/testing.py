@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
-    "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
+    "onnxscript", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
     "jiwer",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "train")

@@ -39,7 +39,7 @@ PLUGINS = ("passes", "targets", "sources", "metrics", "layouts")
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "pydantic",
          "yaml", "numpy", "jinja2", "psutil")  # fmt: skip
 HEAVY_INSIDE = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL",
-                "onnxslim", "onnxscript", "onnxconverter_common", "safetensors", "pycocotools", "jiwer")  # fmt: skip
+                "onnxslim", "onnxscript", "safetensors", "pycocotools", "jiwer")  # fmt: skip
 # Broad handlers: the error boundary, the plugin loader, and the two calls into user code, which may raise anything.
 BROAD = {"cli.py", "registry.py", "usercode.py", "formats/torch.py"}
 MAX_FILE, MAX_FUNCTION = 350, 60

@@ -17,7 +17,7 @@ HALF = "tensor(float16)"
 
 @dataclass(frozen=True)
 class Assignment:
-    """The narrow nodes, by index, with the places of the inputs that they read and the outputs that they give as float16.
+    """The narrow nodes, by index, with the places of inputs that they read and of outputs that they give as float16.
 
     Every other float32 value stays one.
     """

@@ -1,4 +1,4 @@
-"""Writes an assignment into a graph: float16 constants and values, and casts where a float32 neighbour reads or writes."""
+"""Writes an assignment into a graph: float16 constants and values, and casts where float32 begins and ends."""
 
 from __future__ import annotations
 
@@ -168,4 +168,3 @@ class _Rehearsed(_Copy):
         half = self.fresh(f"{result}_float16")
         self.cast(source, half, FLOAT16)
         self.cast(half, result, FLOAT)
-

@@ -7,7 +7,7 @@ infinity comes out, the first node that gives it stays too, until none does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,8 +53,8 @@ def reasons(
             break
         found |= dict.fromkeys(more, BROKEN)
     raise OptimizerError(
-        f"in float16 the model gives NaN or infinity on real data, first in '{failing[0]}', and no choice of nodes kept "
-        "in float32 was found that mends it",
+        f"in float16 the model gives NaN or infinity on real data, first in '{failing[0]}', and no choice of nodes "
+        "kept in float32 was found that mends it",
         "name the nodes in keep yourself, or leave this step out",
     )
 
@@ -116,16 +116,21 @@ def _rehearse(
 
 
 def _culprits(model: onnx.ModelProto, assigned: Assignment, failing: list[str]) -> list[str]:
-    """The narrow nodes to blame: the first to fail, or those that feed it where it is in float32 already."""
+    """The narrow nodes to blame: the first to fail, or the nearest before it where it is in float32 already."""
     bad = {*failing}
-    narrow = {node.name: node for index, node in enumerate(model.graph.node) if assigned.narrow(index)}
-    makers: Mapping[str, str] = {name: node.name for node in narrow.values() for name in node.output}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    narrow = {node.name for index, node in enumerate(model.graph.node) if assigned.narrow(index)}
     found: dict[str, None] = {}
     for node in model.graph.node:
         if not bad & {*node.output} or bad & {*node.input}:
             continue
-        if node.name in narrow:
-            found[node.name] = None
-        else:
-            found.update(dict.fromkeys(makers[name] for name in node.input if name in makers))
+        queue, passed = [node], {node.name}
+        while queue:
+            suspect = queue.pop()
+            if suspect.name in narrow:
+                found[suspect.name] = None
+                continue
+            before = [makers[name] for name in suspect.input if name in makers and makers[name].name not in passed]
+            queue += before
+            passed |= {other.name for other in before}
     return list(found)

@@ -61,7 +61,7 @@ def _able(dtype: str, ctx: Context) -> None:
 
 
 def _is_weight(op: Any) -> bool:
-    return op.get_type_name() == "Constant" and op.get_element_type().get_type_name() == FLOAT
+    return bool(op.get_type_name() == "Constant" and op.get_element_type().get_type_name() == FLOAT)
 
 
 def _unfit(model: openvino.Model) -> dict[str, str]:
@@ -91,7 +91,9 @@ def _save(model: openvino.Model, bad: Mapping[str, str], out: Path, precision: o
         originals = {op.get_friendly_name(): op for op in filter(_is_weight, model.get_ops())}
         for op in [op for op in result.get_ops() if op.get_type_name() == "Convert"]:
             if op.get_friendly_name() in bad:
-                constant = openvino_format.library().opset13.constant(np.asarray(originals[op.get_friendly_name()].data))
+                constant = openvino_format.library().opset13.constant(
+                    np.asarray(originals[op.get_friendly_name()].data)
+                )
                 constant.set_friendly_name(op.get_friendly_name())
                 op.output(0).replace(constant.output(0))
         openvino_format.save(result, out, precision=precision)

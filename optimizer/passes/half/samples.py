@@ -1,4 +1,4 @@
-"""What the guard looks at: calibration data, else evaluation data, else the few inputs that every step is checked with."""
+"""What the guard looks at: calibration data, else evaluation data, else the inputs that every step is checked with."""
 
 from __future__ import annotations
 

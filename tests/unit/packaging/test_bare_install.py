@@ -13,7 +13,7 @@ import pytest
 
 from optimizer import registry, schema
 
-ABSENT = ("torch", "openvino", "nncf", "onnxscript", "onnxslim", "onnxconverter_common", "safetensors", "transformers",
+ABSENT = ("torch", "openvino", "nncf", "onnxscript", "onnxslim", "safetensors", "transformers",
           "tokenizers", "pyarrow", "sklearn", "scikit_learn", "scipy")  # fmt: skip
 # Neither importable nor, by its metadata, installed.
 WITHOUT = """
