@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -12,16 +12,25 @@ class QuantScheme:
 
     target: str
     format: str  # the artifact format on which this target wants to be quantized
-    activation: Literal["uint8", "int8"] = "uint8"
+    activation: Literal["uint8", "int8", "float8e4m3fn"] = "uint8"
     activation_symmetric: bool = False
-    weight: Literal["int8", "uint8"] = "int8"
+    weight: Literal["int8", "uint8", "float8e4m3fn"] = "int8"
     per_channel: bool = True
     quantize_bias: bool = True
     qdq_on_weights: bool = False  # True: weights stay float behind Q/DQ pairs; False: stored as integers
     ops: tuple[str, ...] = ()  # ONNX op types whose quantized form this runtime has fast kernels for
     constant_weights_only: tuple[str, ...] = ()  # of these op types only nodes with a constant weight
     float_outputs: tuple[str, ...] = ()  # of these op types the output is left in float
+    static: tuple[str, ...] = ("int8",)  # kinds of 8 bits that it has kernels for: "int8", "fp8"
     dynamic: bool = False  # has kernels for dynamically quantized MatMul
     weight_only: tuple[int, ...] = ()  # widths in bits of integer weights that it multiplies with float activations
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
     fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
+
+    def of(self, kind: str) -> QuantScheme:
+        """The scheme for a kind of 8 bits: floats have no zero point to move and no bias beside them in 32 bits."""
+        if kind != "fp8":
+            return self
+        return replace(
+            self, activation="float8e4m3fn", activation_symmetric=True, weight="float8e4m3fn", quantize_bias=False
+        )

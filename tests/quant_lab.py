@@ -22,6 +22,18 @@ from optimizer.values import Artifact
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 WIDTH = 72  # of `block`: no multiple of a group
 ORT, OPENVINO = ort_target.SCHEME, openvino_target.SCHEME
+# What TensorRT parses: symmetric, no bias beside the pairs, float weights behind them; it fuses a pair into its maker.
+TENSORRT = QuantScheme(
+    target="tensorrt",
+    format="onnx",
+    activation="int8",
+    activation_symmetric=True,
+    quantize_bias=False,
+    qdq_on_weights=True,
+    ops=("Conv", "ConvTranspose", "Gemm", "MatMul"),
+    float_outputs=("Conv", "ConvTranspose", "Gemm", "MatMul"),
+    static=("int8", "fp8"),
+)
 
 
 def weights(**arrays: np.ndarray) -> list[Any]:

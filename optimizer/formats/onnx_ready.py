@@ -18,14 +18,14 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17  # what a model below PER_CHANNEL_OPSET is converted to
+OPSET = 17  # what an older model is converted to, or to what is needed where that is later
 PER_CHANNEL_OPSET = 13
 FOLDED = frozenset(("BatchNormalization", "Constant", "Identity", "Dropout"))  # gone after basic optimization
 INFERRED = ("onnx.infer", "onnxruntime.quant")  # tells the quantizers that shapes are there
 
 
-def prepared(source: Artifact) -> onnx.ModelProto:
-    """The model in memory as the quantizer wants it: folded, at a sufficient opset, nodes named, types known."""
+def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET) -> onnx.ModelProto:
+    """The model in memory as the quantizer wants it: folded, at opset `least` or later, nodes named, types known."""
     import onnx
 
     model = onnx_format.load(source.path)
@@ -33,9 +33,7 @@ def prepared(source: Artifact) -> onnx.ModelProto:
         raise OptimizerError("the model is quantized already", "start from the float model")
     if any(node.op_type in FOLDED for node in model.graph.node):
         model = _folded(source)
-    version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
-    if version < PER_CHANNEL_OPSET:
-        model = _converted(model, version)
+    model = _raised(model, least)
     nodes.name_nodes(model)
     if _untyped(model):
         model = _inferred(model)
@@ -58,16 +56,21 @@ def _folded(source: Artifact) -> onnx.ModelProto:
         return onnx_format.load(Path(folder))
 
 
-def _converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+def _raised(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
+    """The model as it is where its opset is sufficient, else converted."""
     import onnx.version_converter
 
+    version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    if version >= least:
+        return model
+    wanted = max(least, OPSET)
     try:
-        return onnx.version_converter.convert_version(model, OPSET)
+        return onnx.version_converter.convert_version(model, wanted)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise OptimizerError(
-            f"the model has opset {version}, quantization per channel needs {PER_CHANNEL_OPSET}, and onnx cannot "
-            f"convert it: {' '.join(str(error).split())[:200]}",
-            f"export the model again with opset {OPSET} or later",
+            f"the model has opset {version}, this way of quantizing needs {least}, and onnx cannot convert it: "
+            f"{' '.join(str(error).split())[:200]}",
+            f"export the model again with opset {wanted} or later",
         ) from None
 
 

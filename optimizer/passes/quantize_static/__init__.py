@@ -36,10 +36,26 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
     """Why this step cannot be done for a target, or None."""
     if scheme.format not in CONSUMES:
         return f"quantize.static works on {' and '.join(CONSUMES)}, {scheme.target} runs {scheme.format}"
+    if options.dtype not in scheme.static:
+        return f"{scheme.target} has no kernels for static {options.dtype}; accepted: {', '.join(scheme.static)}"
+    if options.dtype == "fp8" and (reason := _not_in_fp8(options)):
+        return reason
     if scheme.format == "openvino" and options.constant_weights_only is not None:
         return "constant_weights_only is an option for onnxruntime; for openvino use keep"
     if scheme.format == "openvino":
         return _not_in_nncf(options)
+    return None
+
+
+def _not_in_fp8(options: Options) -> str | None:
+    """What counts on steps of one size, which floats do not have."""
+    if options.method in ("entropy", "mse"):
+        accepted = "minmax, moving-average, percentile"
+        return f"method: {options.method} weighs even steps, which fp8 has not; accepted: {accepted}"
+    if options.rounding != "nearest":
+        return f"rounding: {options.rounding} chooses between integers, which fp8 has not; accepted: nearest"
+    if options.reduce_range:
+        return "reduce_range keeps integer products from saturating, and fp8 has none; leave it out"
     return None
 
 
@@ -58,6 +74,9 @@ def _not_in_nncf(options: Options) -> str | None:
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the quantized model; its ranges come from `ctx.data["calibrate"]` and from nothing else."""
     scheme = ctx.wanted("quantize.static")
+    reason = refuse(options, scheme)
+    if reason:
+        raise OptimizerError(reason, "change the option, or leave this step out for that target")
     if "calibrate" not in ctx.data:
         raise OptimizerError(
             "quantize.static needs calibration data, and there is none",

@@ -14,6 +14,7 @@ from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
 from optimizer.passes.quantize_static import attention, caution, placement, ranges, rework, writer
+from optimizer.passes.quantize_static.grid import FLOAT8
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
 from optimizer.protocols import Context
@@ -23,6 +24,7 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import onnx
 
+FLOAT8_OPSET, FLOAT8_IR = 19, 9  # from which QuantizeLinear writes floats of 8 bits, and files hold them
 # Between the products of a transformer lie residual sums and attention masks that 8 bits ruin.
 TRANSFORMER_OPS = ("Conv", "Gemm", "MatMul", "Gather")
 
@@ -45,7 +47,8 @@ class Choice:
 
 def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantScheme, out: Path) -> None:
     """Write the quantized model into `out`."""
-    model = onnx_ready.prepared(source)
+    scheme = scheme.of(options.dtype)
+    model = _prepared(source, scheme)
     choice = choose(model, options, scheme, ctx.warn)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
     choice = choice.without(rework.before(model, choice.takes, data, options, ctx))
@@ -70,6 +73,14 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     ctx.note("kept", sorted(choice.kept))
     ctx.note("calibration", _summary(found, len(data), options))
     onnx_format.save(model, out)
+
+
+def _prepared(source: Artifact, scheme: QuantScheme) -> onnx.ModelProto:
+    if scheme.activation != FLOAT8:
+        return onnx_ready.prepared(source)
+    model = onnx_ready.prepared(source, FLOAT8_OPSET)
+    model.ir_version = max(model.ir_version, FLOAT8_IR)
+    return model
 
 
 def choose(model: onnx.ModelProto, options: Options, scheme: QuantScheme, warn: Callable[[str], None]) -> Choice:

@@ -13,6 +13,9 @@ from optimizer.scheme import QuantScheme
 class Options(Strict):
     """What is quantized, and how ranges are found. None leaves a choice to the target's scheme."""
 
+    dtype: Literal["int8", "fp8"] = Field(
+        "int8", description="8-bit integers, or floats of 8 bits (e4m3) for targets that multiply them"
+    )
     method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = Field(
         "minmax",
         description="ranges of activations; minmax: all that was seen; moving-average: of the extremes of each "

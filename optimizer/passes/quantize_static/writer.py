@@ -149,7 +149,7 @@ class _Writer:
             return
         weight = self.array(self.floats[floats[1]])
         axis = layers.channel_axis(node, weight.ndim) if self.weights.per_channel else None
-        found = grid.of_weight(weight, axis, self.weights.reduced)
+        found = grid.of_weight(weight, axis, self.weights.reduced, self.scheme.weight)
         root = self.placed.grid(floats[0])
         if self.scheme.quantize_bias and root and len(floats) > 2 and floats[2] in self.floats:
             bias = self.array(self.floats[floats[2]]).reshape(-1)
