@@ -43,6 +43,8 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     if options.algorithm in CALIBRATED:
         stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
     result = _compressed(model, options, left, stream)
+    if options.algorithm == "awq":
+        _record_awq(source, result, options, left, ctx)
     rows = [row for op in result.get_ordered_ops() if op.get_type_name() in taken for row in _row(op)]
     if not rows:
         raise OptimizerError(
@@ -94,6 +96,35 @@ def _compressed(model: openvino.Model, options: Options, left: list[str], stream
                 f"NNCF {nncf.__version__} cannot compress the weights: {' '.join(str(error).split())[:400]}",
                 "leave the offending layers in float with keep, or check the calibration data with optc inspect",
             ) from error
+
+
+def _record_awq(source: Artifact, result: openvino.Model, options: Options, left: list[str], ctx: Context) -> None:
+    """Note how many constants of integers awq has decided; warn where that is none.
+
+    NNCF scales the input of a product only behind an activation or a multiplication, and says nothing where it finds
+    none; so the result is compared with rounding to nearest.
+    """
+    plain = openvino_format.load(source.path)
+    _untie(plain, set(left))
+    before = _integers(_compressed(plain, options.model_copy(update={"algorithm": "rtn"}), left, None))
+    after = _integers(result)
+    changed = sum(codes != before.get(name) for name, codes in after.items())
+    ctx.note("awq", {"constants": len(after), "changed": changed})
+    if not changed:
+        ctx.warn(
+            "awq changed nothing, the result is that of rtn: NNCF applies it to products behind an activation or a "
+            "multiplication, as in gated layers, and found none; gptq works on all"
+        )
+
+
+def _integers(model: openvino.Model) -> dict[str, bytes]:
+    """Constants of integers, zero points among them: name -> what they hold."""
+    constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+    return {
+        op.get_friendly_name(): op.data.tobytes()
+        for op in constants
+        if op.get_element_type().get_type_name() in INTEGERS
+    }
 
 
 def _refuse_indivisible(model: openvino.Model, left: set[str], group: int) -> None:

@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quant_lab import OPENVINO, Bench, artifact, block, convnet, error, lowered, opened, outputs, precision, words
+from quant_lab import (
+    OPENVINO,
+    Bench,
+    artifact,
+    block,
+    convnet,
+    error,
+    lowered,
+    opened,
+    outputs,
+    precision,
+    prenorm,
+    vectors,
+    words,
+)
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import openvino as openvino_format
@@ -104,3 +118,13 @@ def test_a_model_without_products_says_what_is_missing(bench: Bench) -> None:
     given = lowered(artifact(convnet(), bench.root / "c"), bench.root / "ir")
     with pytest.raises(OptimizerError, match="the model has no MatMul with a constant weight"):
         bench.run(quantize_weights, given, OPENVINO, keep=["op:Gemm"], group=16)
+
+
+def test_awq_says_where_it_did_something_and_where_not(bench: Bench) -> None:
+    bench.run(quantize_weights, source(bench), OPENVINO, words(), algorithm="awq")
+    assert bench.notes["awq"]["changed"] == 0
+    assert bench.warnings[0].startswith("awq changed nothing, the result is that of rtn")
+    bench.warnings.clear()
+    gated = lowered(artifact(prenorm(), bench.root / "p"), bench.root / "pir")
+    bench.run(quantize_weights, gated, OPENVINO, vectors(), algorithm="awq", group=16)
+    assert 0 < bench.notes["awq"]["changed"] < bench.notes["awq"]["constants"] and bench.warnings == []
