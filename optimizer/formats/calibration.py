@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Dataset, Feeds
 from optimizer.values import Signature
@@ -37,6 +39,7 @@ class Calibration:
         count = 0
         for found in self.data.batches(size, self.limit):
             for feeds in [found.feeds] if rows is None else _cut(found.feeds, rows):
+                self._refuse_nan(feeds)
                 count += 1
                 yield feeds
         if not count:
@@ -44,6 +47,15 @@ class Calibration:
                 f"the calibration data '{self.data.name}' gives no sample for this model",
                 f"it needs at least {rows or 1} rows; check skip and take of the data",
             )
+
+    def _refuse_nan(self, feeds: Feeds) -> None:
+        """NaN has no range, and runtimes pass over it in silence where they look for one."""
+        for name, values in feeds.items():
+            if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
+                raise OptimizerError(
+                    f"the calibration data '{self.data.name}' holds NaN in the input '{name}'",
+                    "take these rows out, or fill them as the model's own preprocessing does",
+                )
 
     def _fixed_rows(self) -> int:
         shape = self.signature.inputs[0].shape if self.signature.inputs else ()

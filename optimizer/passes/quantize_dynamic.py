@@ -10,7 +10,7 @@ from pydantic import Field
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
-from optimizer.formats import nodes, onnx_ready
+from optimizer.formats import finite, nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
@@ -58,6 +58,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     present = {node.op_type for node in model.graph.node}
     ops = _ops(present, options)
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "quantize.dynamic: keep")
+    finite.check(model, lambda node: node.op_type in ops and node.name not in kept)
     per_channel = scheme.per_channel if options.per_channel is None else options.per_channel
     result = _quantized(model, ops, kept, per_channel, scheme)
     counts = quantized(result)

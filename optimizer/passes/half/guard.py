@@ -91,7 +91,7 @@ def weights(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) -> d
                 array = onnx.numpy_helper.to_array(tensors[name])
                 faults[name] = numbers.fault(masks.judged(array) if name in masked else array)
             if faults[name]:
-                found[node.name] = f"'{name}' {faults[name]}"
+                found[node.name] = f"'{name}': {faults[name]}"
     return found
 
 
@@ -102,7 +102,7 @@ def _rehearse(
     import onnx
 
     rehearsal = rehearsed(model, assigned, masked)
-    watched = [name for name, seen in profile.values.items() if seen.finite]
+    watched = [name for name, seen in profile.values.items() if seen.finite]  # as they were in float32
     names = [f"optc_sum{place}" for place in range(len(watched))]
     # A sum of magnitudes, since ReduceMin and ReduceMax pass over NaN.
     nodes = [

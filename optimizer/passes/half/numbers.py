@@ -25,13 +25,13 @@ def fault(values: np.ndarray) -> str | None:
         return None
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
-        return f"{bad} of its values are NaN or infinite"
+        return f"{bad} values are NaN or infinite"
     top = float(np.abs(values).max())
     if top > LARGEST:
-        return f"it reaches {top:.3g}, float16 ends at {LARGEST:.0f}"
+        return f"values reach {top:.3g}, float16 ends at {LARGEST:.0f}"
     wide = values.astype(np.float64)
     size = float(np.linalg.norm(wide))
     lost = float(np.linalg.norm(wide - values.astype(np.float16).astype(np.float64))) / size if size else 0.0
     if lost > LOST:
-        return f"its values are as small as {top:.1g}, of which float16 keeps too few bits: {lost:.1%} are lost"
+        return f"values are as small as {top:.1g}, of which float16 keeps too few bits: {lost:.1%} are lost"
     return None

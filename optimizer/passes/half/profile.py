@@ -21,15 +21,15 @@ Look = Callable[[], Iterable[Feeds]]
 
 @dataclass(frozen=True)
 class Seen:
-    """The ends of a value on the data; `rest`: the lowest that is not a mask's, where the value may hold masks."""
+    """The ends of a value on the data, and whether all of it was `finite`.
+
+    `rest`: the lowest that is not a mask's, where the value may hold masks.
+    """
 
     low: float
     high: float
+    finite: bool
     rest: float | None = None
-
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite([self.low, self.high]).all())
 
     def fault(self, limit: float) -> str | None:
         """Why float16 cannot hold it, or None."""
@@ -72,13 +72,15 @@ class _Probe:
 def observe(model: onnx.ModelProto, floats: Iterable[str], look: Look, progress: Callable[[int], None]) -> Profile:
     """Run the float model over the samples; `floats`: its float32 values."""
     probe, masked = _Probe(), masks.of_onnx(model)
-    places: dict[str, tuple[int, int, int | None]] = {}
+    places: dict[str, tuple[int, int, int, int | None]] = {}
     for name in _activations(model, floats):
         rest = None
         if name in masked:
             probe.nodes += masks.rest(name, f"optc_rest_{name}")
             rest = probe.end("ReduceMin", f"optc_rest_{name}")
-        places[name] = probe.end("ReduceMin", name), probe.end("ReduceMax", name), rest
+        # A sum of magnitudes, since minimum and maximum pass over NaN.
+        total = probe.end("ReduceL1", name)
+        places[name] = probe.end("ReduceMin", name), probe.end("ReduceMax", name), total, rest
     nodes, quantities = inner.quantities(model)
     probe.nodes += nodes
     hidden = [(quantity, probe.end("ReduceMax", quantity.output)) for quantity in quantities]
@@ -86,8 +88,13 @@ def observe(model: onnx.ModelProto, floats: Iterable[str], look: Look, progress:
     for found in extremes.scalars(model, probe.names, probe.nodes, look(), progress):
         lows, highs = np.minimum(lows, found), np.maximum(highs, found)
     values = {
-        name: Seen(float(lows[low]), float(highs[high]), None if rest is None else float(lows[rest]))
-        for name, (low, high, rest) in places.items()
+        name: Seen(
+            float(lows[low]),
+            float(highs[high]),
+            bool(np.isfinite(highs[total])),
+            None if rest is None else float(lows[rest]),
+        )
+        for name, (low, high, total, rest) in places.items()
     }
     return Profile(values, {q.node: (q.what, q.worst(float(highs[place]))) for q, place in hidden})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from optimizer.formats import caution
 from optimizer.formats.calibration import Calibration
 from optimizer.passes.half.options import SEEN_ON, Options
 from optimizer.protocols import Context, Feeds
@@ -30,6 +31,8 @@ def samples(source: Artifact, options: Options, ctx: Context) -> Samples:
         return Samples(lambda: ctx.samples, lambda done: None, name, len(ctx.samples), ctx.synthetic)
     data = Calibration(ctx.data[role], source.signature, options.samples)
     count = len(data)
+    caution.few(data, ctx.warn)
+    caution.constant(data, ctx.warn)
     return Samples(
         lambda: data.feeds(together=True),
         lambda done: ctx.progress(min(done, count), count),

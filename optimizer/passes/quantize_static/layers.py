@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.errors import OptimizerError
-
 if TYPE_CHECKING:
     import onnx
 
@@ -198,16 +196,3 @@ def settle(steps: Sequence[Callable[[], float]]) -> int:
         if max((step() for step in steps), default=0.0) <= TOLERANCE:
             return rounds
     return ROUNDS
-
-
-def check_finite(graph: Graph, takes: Callable[[onnx.NodeProto], bool]) -> None:
-    """Raise OptimizerError for a node to be quantized whose weight holds NaN or infinity: no scale fits those."""
-    for node in filter(takes, graph.model.graph.node):
-        for name in node.input:
-            if name in graph.tensors and graph.tensors[name].data_type == 1:
-                bad = int(np.count_nonzero(~np.isfinite(graph.array(name))))
-                if bad:
-                    raise OptimizerError(
-                        f"{bad} values of '{name}', a weight of {node.op_type} '{node.name}', are NaN or infinite",
-                        f"repair the weights, or leave the layer in float with keep: [{node.name}]",
-                    )

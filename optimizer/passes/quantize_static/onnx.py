@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
-from optimizer.formats import nodes, onnx_ready
+from optimizer.formats import caution, nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static import attention, caution, placement, ranges, rework, writer
+from optimizer.passes.quantize_static import attention, placement, ranges, rework, writer
 from optimizer.passes.quantize_static.grid import FLOAT8
 from optimizer.passes.quantize_static.options import Options
 from optimizer.passes.quantize_static.ranges import Range
@@ -57,7 +57,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
         raise _nothing(model, choice)
     found = ranges.observe(model, tensors, data, *rework.method(options, scheme), ctx.progress)
     caution.few(data, ctx.warn)
-    caution.constant(found, data, ctx.warn)
+    caution.constant(data, ctx.warn)
     choice = choice.without(_unbounded(model, choice, found, ctx.warn))
 
     def insert(model: onnx.ModelProto) -> None:

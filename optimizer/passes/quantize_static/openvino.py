@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
+from optimizer.formats import caution, finite, nodes
 from optimizer.formats import nncf as nncf_library
-from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
 from optimizer.formats.signals import own_signal_stack
-from optimizer.passes.quantize_static import attention, caution
+from optimizer.passes.quantize_static import attention
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
 from optimizer.scheme import QuantScheme
@@ -41,6 +41,8 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
         ctx.warn("smooth has no effect: NNCF smooths transformers only, and this model is none")
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
     caution.few(data, ctx.warn)
+    caution.constant(data, ctx.warn)
+    _check_finite(model, left)
     result = _nncf(model, options, scheme, transformer, sorted(left), Stream(data, ctx.progress))
     counts = quantized(result)
     if not counts:
@@ -54,6 +56,17 @@ def quantize(source: Artifact, options: Options, ctx: Context, scheme: QuantSche
     ctx.note("architecture", "transformer" if transformer else "cnn")
     ctx.note("kept", sorted(kept))
     ctx.note("calibration", {"method": options.method, "samples": len(data)})
+
+
+def _check_finite(model: openvino.Model, left: set[str]) -> None:
+    """Raise OptimizerError for an operation that may be quantized and reads a constant with NaN or infinity."""
+    for op in model.get_ordered_ops():
+        if op.get_friendly_name() in left or op.get_type_name() in nodes.PLUMBING:
+            continue
+        for port in op.inputs():
+            maker = port.get_source_output().get_node()
+            if maker.get_type_name() == "Constant" and maker.get_element_type().is_real():
+                finite.refuse(maker.data, maker.get_friendly_name(), op.get_type_name(), op.get_friendly_name())
 
 
 def _others(options: Options, every: list[selectors.Node]) -> set[str]:

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from optimizer.formats import finite
 from optimizer.formats.calibration import Calibration
-from optimizer.passes.quantize_static import bias, equalize, layers, ranges, rounding, smooth, thresholds
+from optimizer.passes.quantize_static import bias, equalize, ranges, rounding, smooth, thresholds
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
 from optimizer.scheme import QuantScheme
@@ -42,7 +43,7 @@ def before(
 
     The names of nodes that are new and stay in float.
     """
-    layers.check_finite(layers.Graph(model), takes)
+    finite.check(model, takes)
     if options.equalize:
         ctx.note("equalize", equalize.equalize(model, takes))
     if not options.smooth:

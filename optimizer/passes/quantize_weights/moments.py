@@ -103,5 +103,6 @@ def _refuse_infinite(found: Mapping[str, Moments]) -> None:
     if bad:
         raise OptimizerError(
             f"the calibration data makes values that are not finite: {', '.join(bad[:5])}",
-            "look for infinities in the data with optc inspect, or use rtn or hqq, which need none",
+            "look for infinities in the data with optc inspect, and in the weights before these values; "
+            "rtn and hqq need no data",
         )

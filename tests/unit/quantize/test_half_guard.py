@@ -77,11 +77,11 @@ def strictly(found: Artifact, data: Data) -> dict[str, np.ndarray]:
 
 
 def test_what_overflows_or_vanishes_stays_in_float32(bench: Bench) -> None:
-    source, data = artifact(overflowing(), bench.root / "m"), vectors(8)
+    source, data = artifact(overflowing(), bench.root / "m"), vectors(16)
     found = bench.run(half, source, ORT, data)
     kept = bench.notes["guard"]["float32"]
     assert list(kept) == ["grow", "norm", "tiny", "amplify", "huge", "damp"]
-    assert kept["norm"].startswith("'h1' reaches") and kept["huge"].startswith("'huge.weight' it reaches")
+    assert kept["norm"].startswith("'h1' reaches") and kept["huge"].startswith("'huge.weight': values reach")
     assert "float16 keeps too few bits" in kept["tiny"]
     assert bench.notes["guard"]["seen_on"] == "calibrate data 'tiny'"
     assert len(bench.warnings) == 1 and "6 of 8 nodes stay in float32: grow ('h1' reaches" in bench.warnings[0]
@@ -93,7 +93,7 @@ def test_what_overflows_or_vanishes_stays_in_float32(bench: Bench) -> None:
 
 
 def test_without_the_guard_the_same_model_is_ruined(bench: Bench) -> None:
-    source, data = artifact(overflowing(), bench.root / "m"), vectors(8)
+    source, data = artifact(overflowing(), bench.root / "m"), vectors(16)
     found = bench.run(half, source, ORT, data, guard=False)
     assert not np.isfinite(strictly(found, data)["y"]).all()
     assert "guard" not in bench.notes and not data.given
@@ -101,11 +101,11 @@ def test_without_the_guard_the_same_model_is_ruined(bench: Bench) -> None:
 
 def test_keep_comes_on_top(bench: Bench) -> None:
     source = artifact(overflowing(), bench.root / "m")
-    found = bench.run(half, source, ORT, vectors(8), keep=["relu", "huge"])
+    found = bench.run(half, source, ORT, vectors(16), keep=["relu", "huge"])
     assert bench.notes["kept"] == ["huge", "relu"] and "huge" not in bench.notes["guard"]["float32"]
-    assert error(outputs(source, vectors(8).feeds), strictly(found, vectors(8))) < 2e-3
+    assert error(outputs(source, vectors(16).feeds), strictly(found, vectors(16))) < 2e-3
     with pytest.raises(OptimizerError, match="no weight can be float16: every node that reads one stays"):
-        bench.run(half, source, ORT, vectors(8), keep=["plain"])
+        bench.run(half, source, ORT, vectors(16), keep=["plain"])
 
 
 def test_sums_inside_a_node_count_where_its_values_do_not(bench: Bench) -> None:
@@ -117,7 +117,7 @@ def test_sums_inside_a_node_count_where_its_values_do_not(bench: Bench) -> None:
     gain = np.ones(16, "float32")
     tensors = weights(w=np.eye(16, dtype="float32") * 200, gain=gain, shift=gain, axes=np.array([1]))
     source = artifact(model(nodes, {"x": ["n", 6, 16]}, {"y": ["n", 16]}, tensors), bench.root / "m")
-    bench.run(half, source, ORT, vectors(8))
+    bench.run(half, source, ORT, vectors(16))
     assert list(bench.notes["guard"]["float32"]) == ["norm"]
     assert "sums of squares inside reach" in bench.notes["guard"]["float32"]["norm"]
 
@@ -203,11 +203,11 @@ def test_bodies_of_branches_keep_reading_float32(bench: Bench) -> None:
 
 def test_openvino_clamps_nothing_and_computes_where_values_fit(bench: Bench) -> None:
     source = lowered(artifact(overflowing(), bench.root / "m"), bench.root / "ir")
-    data = vectors(8)
+    data = vectors(16)
     found = bench.run(half, source, OPENVINO, data)
     assert openvino_format.precision(found.path) == "bf16"
     kept = bench.notes["guard"]["float32"]
-    assert any("it reaches" in why for why in kept.values()) and any("too few bits" in why for why in kept.values())
+    assert any("values reach" in why for why in kept.values()) and any("too few bits" in why for why in kept.values())
     assert any(why.startswith("reaches") for why in bench.notes["beyond"].values())
     assert len(bench.warnings) == 2 and "asked to compute in bf16" in bench.warnings[1]
     exact = outputs(source, data.feeds)
@@ -224,7 +224,7 @@ def test_openvino_alone_clamps_a_few_large_weights_without_a_word(bench: Bench) 
     weight[0, 0] = 1e6
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")]
     built = model(nodes, {"x": ["n", 6, 16]}, {"y": ["n", 6, 16]}, weights(w=weight))
-    source, data = lowered(artifact(built, bench.root / "m"), bench.root / "ir"), vectors(8)
+    source, data = lowered(artifact(built, bench.root / "m"), bench.root / "ir"), vectors(16)
     exact = outputs(source, data.feeds)
     assert error(exact, outputs(bench.run(half, source, OPENVINO, data, guard=False), data.feeds)) > 0.9
     assert error(exact, outputs(bench.run(half, source, OPENVINO, data), data.feeds)) < 0.01
@@ -273,8 +273,8 @@ def plan_keys(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 def test_the_first_data_that_there_is_goes_into_the_key(tmp_path: Path) -> None:
     onnx.save(overflowing(), tmp_path / "m.onnx")
-    np.savez(tmp_path / "a.npz", **vectors(8).feeds)
-    np.savez(tmp_path / "b.npz", **vectors(16, seed=5).feeds)
+    np.savez(tmp_path / "a.npz", **vectors(16).feeds)
+    np.savez(tmp_path / "b.npz", **vectors(20, seed=5).feeds)
     recipe = {"schema": 1, "model": {"file": "m.onnx"}, "variants": {"fp32": [], "fp16": ["half"]}}
     recipe |= {"targets": ["onnxruntime"], "baseline": "fp32"}
     none = plan_keys(recipe, tmp_path)
