@@ -25,7 +25,7 @@ def fault(values: np.ndarray) -> str | None:
         return None
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
-        return f"{bad} values are NaN or infinite"
+        return f"{bad} of {values.size} values are NaN or infinite"
     top = float(np.abs(values).max())
     if top > LARGEST:
         return f"values reach {top:.3g}, float16 ends at {LARGEST:.0f}"

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from optimizer import selectors
 from optimizer.errors import OptimizerError
 from optimizer.formats import nncf as nncf_library
@@ -35,7 +37,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     every = nodes.openvino_nodes(model)
     kept = selectors.select(options.keep, every, "quantize.weights: keep")
     taken = {PRODUCT, LOOKUP} if options.embeddings else {PRODUCT}
-    left = sorted(kept | {node.name for node in every if node.ops[0] not in taken})
+    left = sorted(kept | {node.name for node in every if node.ops[0] not in taken} | _infinite(model, taken, ctx))
     constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
     whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
     _untie(model, set(left))
@@ -55,6 +57,22 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("kept", sorted(kept))
     record(ctx, rows, options, options.group or (GROUP if options.bits == 4 else "channel"), whole)
+
+
+def _infinite(model: openvino.Model, taken: set[str], ctx: Context) -> set[str]:
+    """Operations whose weights hold NaN or infinity, which NNCF compresses without a word."""
+    found = [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if op.get_type_name() in taken
+        for constant in (port.get_source_output().get_node() for port in op.inputs())
+        if constant.get_type_name() == "Constant"
+        and constant.get_element_type().is_real()
+        and not np.isfinite(constant.data).all()
+    ]
+    if found:
+        ctx.warn(f"left in float because their weights are not finite: {', '.join(found[:8])}")
+    return set(found)
 
 
 def _untie(model: openvino.Model, left: set[str]) -> None:
