@@ -71,7 +71,10 @@ def _cut(feeds: Feeds, rows: int) -> Iterator[Feeds]:
 
 @dataclass(frozen=True)
 class Stream:
-    """Calibration samples that a library may read as often as it likes, with progress per reading."""
+    """Calibration samples that a library may read as often as it likes, with progress per reading.
+
+    Raises OptimizerError for infinite inputs, of which NNCF makes ranges that no runtime can compile.
+    """
 
     data: Calibration
     progress: Callable[[int, int], None]
@@ -79,4 +82,10 @@ class Stream:
     def __iter__(self) -> Iterator[Feeds]:
         for done, feeds in enumerate(self.data.feeds(), start=1):
             self.progress(min(done, len(self.data)), len(self.data))
+            for name, values in feeds.items():
+                if values.dtype.kind == "f" and np.isinf(values).any():
+                    raise OptimizerError(
+                        f"the calibration data '{self.data.data.name}' holds infinity in the input '{name}'",
+                        "take these rows out, or write a large number instead",
+                    )
             yield feeds

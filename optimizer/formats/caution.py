@@ -15,8 +15,8 @@ def few(data: Calibration, warn: Callable[[str], None]) -> None:
     count = len(data)
     if count < FEW:
         warn(
-            f"only {count} calibration sample{'s' if count > 1 else ''}: values of other data will lie outside the "
-            "ranges found; 100 to 500 are usual (options samples, and take of the data)"
+            f"only {count} calibration sample{'s' if count > 1 else ''}: other data will hold values beyond those "
+            "seen; 100 to 500 are usual (options samples, and take of the data)"
         )
 
 

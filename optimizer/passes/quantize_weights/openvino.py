@@ -10,8 +10,8 @@ import numpy as np
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
+from optimizer.formats import caution, nodes
 from optimizer.formats import nncf as nncf_library
-from optimizer.formats import nodes
 from optimizer.formats import openvino as openvino_format
 from optimizer.formats.calibration import Calibration, Stream
 from optimizer.formats.quiet import quiet
@@ -43,7 +43,9 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
-        stream = Stream(Calibration(ctx.data["calibrate"], source.signature, options.samples), ctx.progress)
+        data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
+        caution.few(data, ctx.warn)
+        stream = Stream(data, ctx.progress)
     result = _compressed(model, options, left, stream)
     if options.algorithm == "awq":
         _record_awq(source, result, options, left, ctx)

@@ -121,6 +121,17 @@ def test_nan_in_the_calibration_data_is_an_error(bench: Bench, scheme: QuantSche
     assert written(bench) == []
 
 
+def test_infinity_in_the_calibration_data(bench: Bench) -> None:
+    data = images()
+    data.feeds["image"][3, 0, 0, 0] = np.inf
+    source = given(convnet(), OPENVINO, bench)
+    with pytest.raises(OptimizerError, match="the calibration data 'tiny' holds infinity in the input 'image'"):
+        bench.static(source, OPENVINO, data)
+    assert written(bench) == []
+    bench.static(artifact(convnet(), bench.root / "onnx"), ORT, data)
+    assert bench.warnings[0].startswith("left in float because their values are not finite")
+
+
 @pytest.mark.parametrize("scheme", BOTH)
 def test_hardly_any_data_and_data_that_never_changes_are_warned_of(bench: Bench, scheme: QuantScheme) -> None:
     source = given(convnet(), scheme, bench)
