@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer import schema
 from optimizer.anatomy.openvino import multiplications
 from optimizer.explain.matching import match
+from optimizer.explain.opened import Opened
 from optimizer.explain.taps_openvino import FAKE, computing, constant, operations
 from optimizer.explain.variants import Layer
 from optimizer.formats import openvino as openvino_format
@@ -34,13 +34,13 @@ class OpenvinoVariants:
         self, candidate: Artifact, baseline: Artifact, target: str, options: Mapping[str, Any], feeds: Feeds
     ) -> None:
         plugin = load("targets", target)
-        self._candidate, self._target, self._options = candidate, plugin, schema.parse(plugin.Options, options, target)
+        self._candidate = candidate
+        self._opened = Opened(plugin, schema.parse(plugin.Options, options, target), self.written)
         model, self._other = openvino_format.load(candidate.path), openvino_format.load(baseline.path)
         matched = match(operations(computing(model)), operations(computing(self._other)))
         self._weights = _weights(model, {n: m.name for n, m in matched.items()}, self._other)
         self._readers = _readers(model)
         self.layers: Sequence[Layer] = _layers(candidate, feeds, self._readers, self._weights)
-        self._open: tuple[object, contextlib.ExitStack, Session] | None = None
         left = [layer.name for layer in self.layers if layer.macs and layer.name not in self._weights]
         self.notes: Sequence[str] = (
             (f"the weights of {len(left)} layers have no counterpart in the baseline and stay rounded in all variants",)
@@ -49,13 +49,7 @@ class OpenvinoVariants:
         )
 
     def session(self, kept: Set[str]) -> Session:
-        key = self.same(kept)
-        if self._open is None or self._open[0] != key:
-            if self._open:
-                self._open[1].close()
-            stack = contextlib.ExitStack()
-            self._open = key, stack, stack.enter_context(self.real(kept))
-        return self._open[2]
+        return self._opened.session(self.same(kept), kept)
 
     def same(self, kept: Set[str]) -> object:
         return frozenset(kept & {layer.name for layer in self.layers})
@@ -65,11 +59,8 @@ class OpenvinoVariants:
         openvino_format.save(self._freed(kept), folder, precision=precision)
         return replace(self._candidate, path=folder)
 
-    @contextlib.contextmanager
-    def real(self, kept: Set[str]) -> Iterator[Session]:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-")))
-            yield stack.enter_context(self._target.open(self.written(kept, folder), self._options))
+    def real(self, kept: Set[str]) -> contextlib.AbstractContextManager[Session]:
+        return self._opened.real(kept)
 
     def _freed(self, kept: Set[str]) -> openvino.Model:
         """The candidate without the rounding that only kept layers read."""

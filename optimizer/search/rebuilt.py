@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from math import prod
 from pathlib import Path
@@ -18,6 +17,7 @@ from optimizer import formats, registry, schema
 from optimizer.anatomy import macs
 from optimizer.anatomy.onnx import shapes
 from optimizer.explain.keep import selectors
+from optimizer.explain.opened import Opened
 from optimizer.explain.variants import Layer
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_ready
@@ -40,23 +40,16 @@ class RebuiltVariants:
         self, step: Step, made: Artifact, producer: Producer, target: str, options: Mapping[str, Any], feeds: Feeds
     ) -> None:
         self._step, self._made, self._producer = step, made, producer
-        self._target = registry.load("targets", target)
-        self._options = schema.parse(self._target.Options, options, target)
+        plugin = registry.load("targets", target)
+        self._opened = Opened(plugin, schema.parse(plugin.Options, options, target), self.written)
         self._source = producer.done[str(step.source)].artifact
         model = onnx_ready.prepared(self._source)
         sizes = sizes_of(made.signature, feeds)
         self.layers: Sequence[Layer] = tuple(_layers(model, onnx_format.load(made.path), sizes))
         self._every = frozenset(layer.name for layer in self.layers)
-        self._open: tuple[object, contextlib.ExitStack, Session] | None = None
 
     def session(self, kept: Set[str]) -> Session:
-        key = self.same(kept)
-        if self._open is None or self._open[0] != key:
-            if self._open:
-                self._open[1].close()
-            stack = contextlib.ExitStack()
-            self._open = key, stack, stack.enter_context(self.real(kept))
-        return self._open[2]
+        return self._opened.session(self.same(kept), kept)
 
     def same(self, kept: Set[str]) -> object:
         return self._every & kept
@@ -71,11 +64,8 @@ class RebuiltVariants:
         self._producer.rehearse(dataclasses.replace(self._step, options=options), folder)
         return dataclasses.replace(self._made, path=folder)
 
-    @contextlib.contextmanager
-    def real(self, kept: Set[str]) -> Iterator[Session]:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-")))
-            yield stack.enter_context(self._target.open(self.written(kept, folder), self._options))
+    def real(self, kept: Set[str]) -> contextlib.AbstractContextManager[Session]:
+        return self._opened.real(kept)
 
 
 def _layers(source: onnx.ModelProto, made: onnx.ModelProto, sizes: Mapping[str, int]) -> Iterator[Layer]:
