@@ -215,7 +215,8 @@ class Producer:
 
     def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
         """The data that a step reads; what it trains on holds nothing that models are judged on."""
-        found: dict[str, Dataset] = {role: self.dataset(role) for role in roles(step.plugin, step.options)}
+        read = roles(step.plugin, step.options, self.plan.data)
+        found: dict[str, Dataset] = {role: self.dataset(role) for role in read}
         judging = [role for role in ("evaluate", "select") if role in self.plan.data]
         if "train" in found and judging:
             judged = {role: self.dataset(role) for role in judging}
