@@ -76,6 +76,8 @@ def ingredients_of(
     if data:
         found["data"] = dict(data)
         found["seed"] = seed
+    if hasattr(plugin, "built_for") and (device := plugin.built_for()):
+        found["device"] = device
     if scheme:
         found["scheme"] = fingerprint.of_value(vars(scheme))
     return found

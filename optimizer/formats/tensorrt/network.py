@@ -1,0 +1,138 @@
+"""ONNX -> TensorRT's network: parsed, and every refusal traced back to the node that it is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer.errors import OptimizerError
+from optimizer.formats import onnx as onnx_format
+from optimizer.formats.onnx_names import KEPT_METADATA
+from optimizer.formats.tensorrt.flavour import Flavour
+from optimizer.formats.tensorrt.log import Log, logger
+
+if TYPE_CHECKING:
+    import onnx
+
+STACK = "pkg.torch.onnx.stack_trace"  # what torch.onnx.export(dynamo=True) writes beside a node
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One thing that the parser does not take."""
+
+    node: str  # "" where it is about the whole model
+    op: str
+    reason: str
+    place: str = ""  # the module, and the line of the user's code where the export left it
+
+    def __str__(self) -> str:
+        where = f"{self.op} '{self.node}'" if self.node or self.op else "the model"
+        return f"{where}{f' ({self.place})' if self.place else ''}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network and what must live as long as it does."""
+
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def parse(trt: Any, flavour: Flavour, file: Path, log: Log, plugins: tuple[Path, ...] = ()) -> Parsed:
+    """The strongly typed network of an ONNX file. Raises OptimizerError that names the nodes which are refused."""
+    voice = logger(trt)
+    load_plugins(trt, plugins)
+    builder = trt.Builder(voice)
+    network = builder.create_network(typed(trt))
+    parser = trt.OnnxParser(network, voice)
+    if not parser.parse_from_file(str(file)):
+        found = refusals(parser, onnx_format.parse(file)) or [Refusal("", "", "; ".join(log.faults()[:2]) or "no reason")]
+        raise OptimizerError(
+            f"{flavour.title} {trt.__version__} cannot parse the model: {_listed(found)}",
+            way_out(found),
+        )
+    return Parsed(builder, network, parser)
+
+
+def typed(trt: Any) -> int:
+    """The creation flags of a strongly typed network. Version 11 knows no other kind and may drop the flag."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def load_plugins(trt: Any, plugins: tuple[Path, ...]) -> None:
+    """Load the user's operators, and the library's own where it keeps some apart."""
+    if hasattr(trt, "init_libnvinfer_plugins") and trt.__name__ == "tensorrt":
+        trt.init_libnvinfer_plugins(logger(trt), "")
+    for path in plugins:
+        if trt.get_plugin_registry().load_library(str(path)) is None:
+            raise OptimizerError(f"the plugin library {path} cannot be loaded", "check that it fits this library's version")
+
+
+def refusals(parser: Any, model: onnx.ModelProto) -> list[Refusal]:
+    """The parser's errors, each once, with the node that it is about."""
+    found: dict[Refusal, None] = {}
+    for error in (parser.get_error(i) for i in range(parser.num_errors)):
+        found[_refusal(error, model)] = None
+    return list(found)
+
+
+def _refusal(error: Any, model: onnx.ModelProto) -> Refusal:
+    name, op, index = str(error.node_name()), str(error.node_operator()), int(error.node())
+    inner = list(error.local_function_stack()) if error.local_function_stack_size() else []
+    nodes = list(model.graph.node)
+    node = next((n for n in nodes if name and n.name == name), None)
+    if node is None and not inner and 0 <= index < len(nodes) and op in ("", nodes[index].op_type):
+        node = nodes[index]
+    reason = " ".join(str(error.desc()).split())
+    reason = re.sub(r"^(In node .*?:\s*)?(Assertion failed: )?", "", reason)[:300].rstrip(". ")
+    reason = reason or str(error.code()).rpartition(".")[2].lower().replace("_", " ")
+    if node is None:
+        return Refusal(name, op, reason, " > ".join(inner))
+    return Refusal(node.name or name, node.op_type, reason, place(node))
+
+
+def place(node: Any) -> str:
+    """Where a node comes from: the module it belongs to and the line of the user's code, as far as the file says."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = [part.strip(" []'\"") for part in notes.get(KEPT_METADATA, "").split(",")]
+    module = next((scope for scope in reversed(scopes[:-1] or scopes) if scope), "")
+    lines = re.findall(r'File "([^"]+)", line (\d+)', notes.get(STACK, "") or node.doc_string)
+    code = f"{Path(lines[-1][0]).name}, line {lines[-1][1]}" if lines else ""
+    return ", ".join(part for part in (f"module {module}" if module else "", code) if part)
+
+
+def _listed(found: list[Refusal]) -> str:
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(map(str, found[:3])) + more
+
+
+def way_out(found: list[Refusal]) -> str:
+    """What to do about these refusals."""
+    text = " ".join(f"{refusal.op} {refusal.reason}" for refusal in found).lower()
+    for words, advice in ADVICE:
+        if any(word in text for word in words):
+            return advice
+    return "optc inspect --target NAME MODEL.onnx lists all of it; other targets are not affected"
+
+
+ADVICE = (
+    (("zero point", "zeropoint", "zero_point"), "quantize for this target: quantize.static writes symmetric pairs for it"),
+    (("opset",), "export with an older opset: export: {opset: 18}"),
+    (("plugin not found", "no importer", "plugin creator"), "give the operator as a plugin library (option plugins), or write it with others"),
+)  # fmt: skip
+
+
+def inputs(network: Any) -> Iterator[Any]:
+    """The network's inputs in order."""
+    return (network.get_input(i) for i in range(network.num_inputs))
+
+
+def outputs(network: Any) -> Iterator[Any]:
+    """The network's outputs in order."""
+    return (network.get_output(i) for i in range(network.num_outputs))

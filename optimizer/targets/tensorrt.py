@@ -1,0 +1,68 @@
+"""tensorrt: ONNX -> an engine of TensorRT 10 or 11 for the GPU of this machine, in the precision that its graph says."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from optimizer.formats.tensorrt import flavour, scheme
+from optimizer.formats.tensorrt.flavour import TENSORRT as FLAVOUR
+from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
+from optimizer.protocols import Context, Session
+from optimizer.values import Artifact
+
+VERSION = 1
+CONSUMES = ("onnx",)
+PRODUCES = FLAVOUR.name
+TOOLS = FLAVOUR.tools()
+DATA: tuple[str, ...] = ()
+SCHEMED = False
+LIMIT = scheme.LIMIT
+COMPILE = (*COMPILED, "hardware")
+SEARCH = ({"tf32": True}, {"cuda_graph": True})
+SCHEME = scheme.of(FLAVOUR)
+
+
+class Options(EngineOptions):
+    """How an engine is built and run."""
+
+    hardware: Literal["same", "same-compute-capability", "ampere+"] = Field(
+        "same", description="on which GPUs the engine runs: this kind, those of its compute capability, Ampere and newer"
+    )
+
+
+def probe() -> str | None:
+    """None when engines can be built here, else what is missing and how to get it."""
+    return flavour.absent(FLAVOUR)
+
+
+def pending() -> str | None:
+    """None when engines can be run here, else why measurements have to wait."""
+    return flavour.unrunnable(FLAVOUR)
+
+
+def built_for() -> dict[str, str | None]:
+    """What of this machine decides the engine: its kernels are timed here."""
+    return flavour.built_for(FLAVOUR)
+
+
+def limit(source: Artifact) -> float | None:
+    """How far an engine may lie from its ONNX model in ONNX Runtime."""
+    return scheme.limit(source)
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Build the engine for this GPU."""
+    from optimizer.formats.tensorrt import build
+
+    build.compile(FLAVOUR, source, options, ctx, out, hardware=options.hardware)
+
+
+def open(artifact: Artifact, options: Options) -> AbstractContextManager[Session]:  # the protocol's name
+    """A session on the engine, on the GPU `options.device`."""
+    from optimizer.formats.tensorrt import session
+
+    return session.opened(FLAVOUR, artifact, options)

@@ -1,0 +1,63 @@
+"""tensorrt-rtx: ONNX -> an engine of TensorRT-RTX, built on any machine for the GPUs that are named, run on those."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from optimizer.formats.tensorrt import flavour, scheme
+from optimizer.formats.tensorrt.flavour import RTX as FLAVOUR
+from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
+from optimizer.protocols import Context, Session
+from optimizer.values import Artifact
+
+VERSION = 1
+CONSUMES = ("onnx",)
+PRODUCES = FLAVOUR.name
+TOOLS = FLAVOUR.tools()
+DATA: tuple[str, ...] = ()
+SCHEMED = False
+LIMIT = scheme.LIMIT
+COMPILE = (*COMPILED, "capabilities")
+SEARCH = ({"tf32": True}, {"cuda_graph": True})
+SCHEME = scheme.of(FLAVOUR)
+
+
+class Options(EngineOptions):
+    """How an engine is built and run."""
+
+    capabilities: tuple[Literal["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"], ...] = Field(
+        (), description="compute capabilities that the engine is built for; default: 8.0, 8.6, 8.9, 12.0 and newer"
+    )
+
+
+def probe() -> str | None:
+    """None when engines can be built here, with or without a GPU, else what is missing and how to get it."""
+    return flavour.absent(FLAVOUR)
+
+
+def pending() -> str | None:
+    """None when engines can be run here, else why measurements have to wait."""
+    return flavour.unrunnable(FLAVOUR)
+
+
+def limit(source: Artifact) -> float | None:
+    """How far an engine may lie from its ONNX model in ONNX Runtime."""
+    return scheme.limit(source)
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Build the engine: what does not depend on the GPU now, the rest when it is first run on one."""
+    from optimizer.formats.tensorrt import build
+
+    build.compile(FLAVOUR, source, options, ctx, out, capabilities=options.capabilities)
+
+
+def open(artifact: Artifact, options: Options) -> AbstractContextManager[Session]:  # the protocol's name
+    """A session on the engine, on the GPU `options.device`."""
+    from optimizer.formats.tensorrt import session
+
+    return session.opened(FLAVOUR, artifact, options)
