@@ -220,11 +220,12 @@ class Assessor:
 
     def precision(self, candidate: Candidate, known: Mapping[str, str]) -> Candidate:
         """The candidate with the precision that really runs, asked of a session where no evaluation has."""
+        target = registry.load("targets", candidate.target)
         if candidate.pending:
-            return candidate
+            told = target.built_as(self.producer.done[str(candidate.artifact)].artifact)
+            return dataclasses.replace(candidate, precision=told)
         if candidate.name in known:
             return dataclasses.replace(candidate, precision=known[candidate.name])
-        target = registry.load("targets", candidate.target)
         options: Any = target.Options.model_validate(candidate.options)
         with target.open(self.producer.done[str(candidate.artifact)].artifact, options) as session:
             return dataclasses.replace(candidate, precision=session.precision)

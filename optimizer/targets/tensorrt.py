@@ -21,7 +21,7 @@ TOOLS = FLAVOUR.tools()
 DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = scheme.LIMIT
-COMPILE = (*COMPILED, "hardware")
+COMPILE = (*COMPILED, "hardware", "version_compatible")
 SEARCH = ({"tf32": True}, {"cuda_graph": True})
 SCHEME = scheme.of(FLAVOUR)
 
@@ -31,6 +31,9 @@ class Options(EngineOptions):
 
     hardware: Literal["same", "same-compute-capability", "ampere+"] = Field(
         "same", description="on which GPUs the engine runs: this kind, those of its compute capability, Ampere and newer"
+    )
+    version_compatible: bool = Field(
+        False, description="the engine also runs with later versions of the library, at some cost in speed"
     )
 
 
@@ -49,6 +52,13 @@ def built_for() -> dict[str, str | None]:
     return flavour.built_for(FLAVOUR)
 
 
+def built_as(artifact: Artifact) -> str:
+    """The types that the engine was built with, in words: all that can be said of one that has not run."""
+    from optimizer.formats.tensorrt import layers
+
+    return layers.told(artifact.path)
+
+
 def limit(source: Artifact) -> float | None:
     """How far an engine may lie from its ONNX model in ONNX Runtime."""
     return scheme.limit(source)
@@ -58,7 +68,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Build the engine for this GPU."""
     from optimizer.formats.tensorrt import build
 
-    build.compile(FLAVOUR, source, options, ctx, out, hardware=options.hardware)
+    build.compile(FLAVOUR, source, options, ctx, out, build.Reach((), options.hardware, options.version_compatible))
 
 
 def open(artifact: Artifact, options: Options) -> AbstractContextManager[Session]:  # the protocol's name

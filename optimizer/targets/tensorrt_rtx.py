@@ -44,6 +44,13 @@ def pending() -> str | None:
     return flavour.unrunnable(FLAVOUR)
 
 
+def built_as(artifact: Artifact) -> str:
+    """The types that the engine was built with, in words: all that can be said of one that has not run."""
+    from optimizer.formats.tensorrt import layers
+
+    return layers.told(artifact.path)
+
+
 def limit(source: Artifact) -> float | None:
     """How far an engine may lie from its ONNX model in ONNX Runtime."""
     return scheme.limit(source)
@@ -53,7 +60,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Build the engine: what does not depend on the GPU now, the rest when it is first run on one."""
     from optimizer.formats.tensorrt import build
 
-    build.compile(FLAVOUR, source, options, ctx, out, capabilities=options.capabilities)
+    build.compile(FLAVOUR, source, options, ctx, out, build.Reach(options.capabilities))
 
 
 def open(artifact: Artifact, options: Options) -> AbstractContextManager[Session]:  # the protocol's name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,22 @@ from optimizer.values import Artifact, Signature
 MIB = 1 << 20
 
 
+@dataclass(frozen=True)
+class Reach:
+    """Where an engine is to run, beyond the machine that it is built on."""
+
+    capabilities: tuple[str, ...] = ()  # named compute capabilities (TensorRT-RTX)
+    hardware: str = "same"  # same, same-compute-capability, ampere+ (TensorRT)
+    later: bool = False  # with later versions of the library too (TensorRT)
+
+
 def compile(
     flavour: Flavour,
     source: Artifact,
     options: EngineOptions,
     ctx: Context,
     out: Path,
-    capabilities: Sequence[str] = (),
-    hardware: str = "same",
+    reach: Reach,
 ) -> None:
     """Build the engine of an ONNX artifact into `out`.
 
@@ -43,6 +52,11 @@ def compile(
     the library does not have, or what the builder says.
     """
     trt = flavours.library(flavour)
+    if options.refit and flavour.builds_anywhere and not cuda.survey().gpus:
+        raise OptimizerError(
+            f"{flavour.title} builds an engine that can be refitted only on a GPU, and there is none here",
+            "leave refit out, or build where a GPU is",
+        )
     ranges = profiles.plan(source.signature, options.batches, options.dims, flavour.name)
     _require_samples(source.signature, ranges, ctx.samples, flavour)
     (out / tensorrt_format.SOURCE).mkdir()
@@ -50,8 +64,9 @@ def compile(
     sparse = graph.sparse(onnx_format.load(source.path))
     with listening(trt) as log:
         parsed = network.parse(trt, flavour, source.path / onnx_format.FILE, log, options.plugins)
+        network.require_signature(parsed, source.signature, flavour)
         config = _configured(trt, parsed, options, sparse)
-        _compatibility(trt, config, capabilities, hardware)
+        _compatibility(trt, config, reach)
         _add_profiles(parsed, config, source.signature, ranges)
         with _timing_cache(trt, flavour, config, ctx.caches):
             plan = parsed.builder.build_serialized_network(parsed.network, config)
@@ -59,7 +74,7 @@ def compile(
             raise _failed(trt, flavour, log)
     (out / tensorrt_format.FILE).write_bytes(plan)
     (out / tensorrt_format.LOG).write_text(log.text(), encoding="utf-8")
-    found = _facts(trt, flavour, source, options, out, ranges, sparse, (tuple(capabilities), hardware))
+    found = _facts(trt, flavour, source, options, out, ranges, sparse, reach)
     engine_facts.save(found, out)
     inside = layers.built(log)
     layers.save(inside, out)
@@ -85,7 +100,6 @@ def _configured(trt: Any, parsed: Parsed, options: EngineOptions, sparse: Sequen
         "SPARSE_WEIGHTS": bool(sparse) if options.sparse is None else options.sparse,
         "REFIT": options.refit,
         "WEIGHT_STREAMING": options.weight_streaming,
-        "VERSION_COMPATIBLE": options.version_compatible,
     }
     for name, value in wanted.items():
         _set_flag(trt, config, name, value)
@@ -107,11 +121,12 @@ def _set_flag(trt: Any, config: Any, name: str, value: bool) -> None:
         config.clear_flag(flag)
 
 
-def _compatibility(trt: Any, config: Any, capabilities: Sequence[str], hardware: str) -> None:
+def _compatibility(trt: Any, config: Any, reach: Reach) -> None:
     """On which GPUs the engine will run: named ones (RTX), or more than the one it is built on (TensorRT)."""
-    if capabilities:
-        config.num_compute_capabilities = len(capabilities)
-        for place, capability in enumerate(capabilities):
+    _set_flag(trt, config, "VERSION_COMPATIBLE", reach.later)
+    if reach.capabilities:
+        config.num_compute_capabilities = len(reach.capabilities)
+        for place, capability in enumerate(reach.capabilities):
             name = f"SM{capability.replace('.', '')}"
             found = getattr(trt.ComputeCapability, name, None)
             if found is None:
@@ -121,8 +136,8 @@ def _compatibility(trt: Any, config: Any, capabilities: Sequence[str], hardware:
                     f"it knows {', '.join(f'{n[2:-1]}.{n[-1]}' for n in known)}",
                 )
             config.set_compute_capability(found, place)
-    if hardware != "same":
-        level = getattr(trt.HardwareCompatibilityLevel, hardware.upper().replace("-", "_").replace("+", "_PLUS"))
+    if reach.hardware != "same":
+        level = getattr(trt.HardwareCompatibilityLevel, reach.hardware.upper().replace("-", "_").replace("+", "_PLUS"))
         config.hardware_compatibility_level = level
 
 
@@ -175,21 +190,21 @@ def _facts(
     out: Path,
     ranges: Sequence[Profile],
     sparse: Sequence[str],
-    fits: tuple[tuple[str, ...], str],
+    reach: Reach,
 ) -> engine_facts.Facts:
     plan = out / tensorrt_format.FILE
     model = onnx_format.load(source.path)
     quantized, products = graph.quantized(model)
     on = _built_on(flavour)
-    capabilities = fits[0] or ((on.capability,) if on else flavour.usual)
+    capabilities = reach.capabilities or ((on.capability,) if on else flavour.usual)
     return engine_facts.Facts(
         flavour=flavour.name,
         version=str(trt.__version__),
         distribution=flavour.tools()[0],
         capabilities=capabilities,
-        newer=flavour.builds_anywhere and not fits[0],
-        hardware=fits[1],
-        version_compatible=options.version_compatible,
+        newer=flavour.builds_anywhere and not reach.capabilities,
+        hardware=reach.hardware,
+        version_compatible=reach.later,
         built_on=on,
         profiles=tuple(dict(found.ranges) for found in ranges),
         types=graph.types(model),
@@ -223,7 +238,9 @@ def _failed(trt: Any, flavour: Flavour, log: Log) -> OptimizerError:
     """The builder returned nothing: its last errors say why."""
     reason = log.reason()
     hint = network.way_out([network.Refusal("", "", reason)])
-    if any(word in reason.lower() for word in ("memory", "workspace")):
+    if "turing" in reason.lower():
+        hint = "compute capability 7.5 has no such kernel: use the half step, or leave 7.5 out of capabilities"
+    elif any(word in reason.lower() for word in ("memory", "workspace")):
         hint = "give it more room (option workspace), smaller dims, or a GPU with more memory"
     return OptimizerError(f"{flavour.title} {trt.__version__} cannot build the engine: {reason}", hint)
 

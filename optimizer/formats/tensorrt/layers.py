@@ -15,6 +15,7 @@ from typing import Any
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import tensorrt as tensorrt_format
+from optimizer.formats.tensorrt import facts
 from optimizer.formats.tensorrt.log import Log
 
 TYPES = {
@@ -127,6 +128,11 @@ def load(path: Path) -> list[EngineLayer]:
         return [EngineLayer(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]
     except (ValueError, TypeError, AttributeError):
         raise OptimizerError(f"{file} is no list of layers", "build the engine again") from None
+
+
+def told(path: Path) -> str:
+    """The types in words: of the layers where they are known, else of the graph that was built."""
+    return describe(load(path)) or facts.load(path).precision()
 
 
 def counts(found: Sequence[EngineLayer]) -> dict[str, int]:

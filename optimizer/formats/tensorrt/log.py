@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,8 @@ class Log:
         self.lines: list[tuple[str, str]] = []
 
     def faults(self) -> list[str]:
-        """What was called an error, oldest first, on one line each."""
-        return [" ".join(text.split()) for level, text in self.lines if level in LEVELS[:2]]
+        """What was called an error, oldest first, on one line each and without places in the library's own sources."""
+        return [_plain(" ".join(text.split())) for level, text in self.lines if level in LEVELS[:2]]
 
     def reason(self) -> str:
         """The last errors in a sentence."""
@@ -28,6 +29,14 @@ class Log:
     def text(self) -> str:
         """All of it but the part for the library's own authors."""
         return "".join(f"{level}: {text}\n" for level, text in self.lines if level != "verbose")
+
+
+def _plain(text: str) -> str:
+    """`IBuilder::build: Error Code 1: Myelin ([pass.cpp:337: check] Why. In compile at /_src/x.cpp:20)` -> `Why`."""
+    inner = re.search(r"Error Code \d+: [\w ]+\((.*)\)$", text)
+    found = inner[1] if inner else text
+    found = re.sub(r"^\[[^\]]*\] ", "", re.sub(r"^\w+: \[[^\]]*\] ", "", found))
+    return re.sub(r"\.? In \w+ at /_?src/.*$", "", found).strip()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats.onnx_names import KEPT_METADATA
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.formats.tensorrt.log import Log, logger
+from optimizer.values import Signature
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +60,29 @@ def parse(trt: Any, flavour: Flavour, file: Path, log: Log, plugins: tuple[Path,
     return Parsed(builder, network, parser)
 
 
+def require_signature(parsed: Parsed, signature: Signature, flavour: Flavour) -> None:
+    """Raise OptimizerError where the network's inputs or outputs have other types than the model's: none are converted."""
+    trt_types = {tensor.name: layer_type(tensor.dtype) for tensor in (*inputs(parsed.network), *outputs(parsed.network))}
+    for spec in (*signature.inputs, *signature.outputs):
+        found = trt_types.get(spec.name)
+        if found is None:
+            raise OptimizerError(
+                f"{flavour.title} dropped '{spec.name}', it has {', '.join(trt_types)}",
+                "an input that no output depends on has to be left out of the model",
+            )
+        if found != spec.dtype:
+            raise OptimizerError(
+                f"'{spec.name}' is {spec.dtype}, for which {flavour.title} has no type (it would be {found})",
+                f"export the model with {found} there",
+            )
+
+
+def layer_type(dtype: Any) -> str:
+    """A TensorRT type in our words."""
+    name = str(dtype).rpartition(".")[2].lower()
+    return {"float": "float32", "half": "float16", "bf16": "bfloat16"}.get(name, name)
+
+
 def typed(trt: Any) -> int:
     """The creation flags of a strongly typed network. Version 11 knows no other kind and may drop the flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -89,12 +113,30 @@ def _refusal(error: Any, model: onnx.ModelProto) -> Refusal:
     node = next((n for n in nodes if name and n.name == name), None)
     if node is None and not inner and 0 <= index < len(nodes) and op in ("", nodes[index].op_type):
         node = nodes[index]
-    reason = " ".join(str(error.desc()).split())
-    reason = re.sub(r"^(In node .*?:\s*)?(Assertion failed: )?", "", reason)[:300].rstrip(". ")
-    reason = reason or str(error.code()).rpartition(".")[2].lower().replace("_", " ")
+    reason = readable(str(error.desc()), str(error.code()).rpartition(".")[2])
     if node is None:
         return Refusal(name, op, reason, " > ".join(inner))
     return Refusal(node.name or name, node.op_type, reason, place(node))
+
+
+def readable(text: str, code: str) -> str:
+    """The parser's description without the C++ condition that it begins with; by its code where nothing is left."""
+    text = " ".join(text.split()).removeprefix("Assertion failed: ")
+    quoted = re.search(r'&&\s*"([^"]+)"', text)
+    sentence = re.search(r": ([A-Z].*)$", text)
+    found = quoted[1] if quoted else sentence[1] if sentence else text if text[:1].isupper() else ""
+    return found[:300].rstrip(". ") or CODES.get(code, code.lower().replace("_", " "))
+
+
+CODES = {
+    "UNSUPPORTED_NODE": "there is no such operator",
+    "UNSUPPORTED_NODE_ATTR": "one of its attributes is not supported",
+    "UNSUPPORTED_NODE_INPUT": "one of its inputs is not supported",
+    "UNSUPPORTED_NODE_DATATYPE": "the type of its inputs is not supported",
+    "UNSUPPORTED_NODE_DYNAMIC": "it is not supported with free dimensions",
+    "UNSUPPORTED_NODE_SHAPE": "the shape of its inputs is not supported",
+    "INVALID_NODE": "the node breaks a rule of its operator",
+}
 
 
 def place(node: Any) -> str:
@@ -118,12 +160,13 @@ def way_out(found: list[Refusal]) -> str:
     for words, advice in ADVICE:
         if any(word in text for word in words):
             return advice
-    return "optc inspect --target NAME MODEL.onnx lists all of it; other targets are not affected"
+    return "optc inspect --target NAME MODEL.onnx lists everything that is refused; other targets are not affected"
 
 
 ADVICE = (
     (("zero point", "zeropoint", "zero_point"), "quantize for this target: quantize.static writes symmetric pairs for it"),
     (("opset",), "export with an older opset: export: {opset: 18}"),
+    (("no such operator",), "write the model without it, or give it as a plugin library (option plugins); other targets are not affected"),
     (("plugin not found", "no importer", "plugin creator"), "give the operator as a plugin library (option plugins), or write it with others"),
 )  # fmt: skip
 

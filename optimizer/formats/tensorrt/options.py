@@ -41,9 +41,6 @@ class EngineOptions(Strict):
     )
     refit: bool = Field(False, description="weights can be replaced in the engine without building it again")
     weight_streaming: bool = Field(False, description="weights may stay in host memory and be streamed when needed")
-    version_compatible: bool = Field(
-        False, description="the engine also runs with later versions of the library, at some cost in speed"
-    )
     plugins: tuple[File, ...] = Field((), description="libraries with operators of your own (.so), loaded first")
     cuda_graph: bool = Field(
         False, description="replay the launches of an inference as one CUDA graph: lower latency for small models"
@@ -72,6 +69,5 @@ class EngineOptions(Strict):
 
 
 COMPILED = (
-    "batches", "dims", "level", "workspace", "tf32", "sparse", "refit", "weight_streaming", "version_compatible",
-    "plugins",
+    "batches", "dims", "level", "workspace", "tf32", "sparse", "refit", "weight_streaming", "plugins",
 )  # fmt: skip
