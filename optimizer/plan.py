@@ -23,6 +23,7 @@ from optimizer.values import Candidate, Machine, Relation
 
 READABLE = {"text": ("text",), "json": ("json", "number")}
 """Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
+Sizes = tuple[list[int], dict[str, tuple[int, int, int]]]
 EVALUATION = 2  # raise it when an evaluation keeps other things of each example
 
 
@@ -161,7 +162,7 @@ def _targets(recipe: Recipe, data: Mapping[str, PlannedData]) -> dict[tuple[str,
     return found
 
 
-def _target(use: Use, recipe: Recipe, sizes: tuple[list[int], dict[str, int]]) -> tuple[Any, BaseModel]:
+def _target(use: Use, recipe: Recipe, sizes: Sizes) -> tuple[Any, BaseModel]:
     """The target's plugin and options; threads come from the latency setting where the recipe is silent."""
     plugin = registry.load("targets", use.name)
     reason = plugin.probe()
@@ -176,18 +177,23 @@ def _target(use: Use, recipe: Recipe, sizes: tuple[list[int], dict[str, int]]) -
     return plugin, options
 
 
-def _sizes(recipe: Recipe, data: Mapping[str, PlannedData]) -> tuple[list[int], dict[str, int]]:
-    """The batch sizes and the sizes of other free dimensions that a build will ask for."""
+def _sizes(recipe: Recipe, data: Mapping[str, PlannedData]) -> Sizes:
+    """The batch sizes that a build will ask for; least, usual and largest size of the other free dimensions."""
     measure = recipe.measure
     loads = [spec for spec in (measure.latency, measure.offline, measure.sweep) if spec]
     views = max((planned.spec.views for planned in data.values()), default=1)
     batches = {batch for spec in loads for batch in spec.batch} | ({measure.batch * views} if measure.metrics else set())
     if max(batches, default=0) < (most := max(samples.TRACED, *samples.CHECKED)):
         batches.add(most)
-    dims: dict[str, int] = {}
+    asked: dict[str, list[int]] = {}
     for spec in (measure.latency, measure.offline, measure.server):
         for name, size in ((spec.dims if spec else None) or {}).items():
-            dims[name] = max(size, dims.get(name, 0))
+            asked.setdefault(name, []).append(size)
+    dims = {}
+    for name in (*asked, *(n for n in recipe.model.dims if n not in asked)):
+        low, high = recipe.model.dims.get(name, (1, 1))
+        found = asked.get(name, [high])
+        dims[name] = (min(low, *found), found[0], max(high, *found))
     return sorted(batches), dims
 
 

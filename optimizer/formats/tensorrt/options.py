@@ -27,7 +27,7 @@ class EngineOptions(Strict):
         (), description="batch sizes that the engine is tuned for, one profile each; default: those that are measured"
     )
     dims: dict[str, Annotated[tuple[Size, Size, Size], AfterValidator(_ordered)]] = Field(
-        {}, description="free dimension -> least, usual and largest size; default: 1 to the size that is measured"
+        {}, description="free dimension -> least, usual and largest size; default: as model.dims and what is measured say"
     )
     level: int = Field(3, ge=0, le=5, description="how long the builder looks for better kernels")
     workspace: int | None = Field(
@@ -57,12 +57,12 @@ class EngineOptions(Strict):
         """How far outputs may lie from the ONNX model's, where the target's own limit is not meant: see `tf32`."""
         return 1e-2 if self.tf32 else None
 
-    def fitted(self, batches: Sequence[int], dims: Mapping[str, int]) -> Self:
+    def fitted(self, batches: Sequence[int], dims: Mapping[str, Range]) -> Self:
         """These options with the sizes that will be asked for, where they do not say themselves."""
         update: dict[str, Any] = {}
         if not self.batches:
             update["batches"] = tuple(sorted(set(batches)))
-        missing = {name: (1, size, size) for name, size in dims.items() if name not in self.dims}
+        missing = {name: found for name, found in dims.items() if name not in self.dims}
         if missing:
             update["dims"] = {**self.dims, **missing}
         return self.model_copy(update=update) if update else self

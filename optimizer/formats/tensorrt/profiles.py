@@ -38,8 +38,9 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
     """The profiles of an engine; none for a model without free dimensions.
 
     Each batch size in `batches` ends the range of one profile, which is tuned for it, so that every size up to the
-    largest falls into exactly one; a range of its own for the batch dimension in `dims` takes their place. Raises
-    OptimizerError for a dimension that the model does not have, and for a free one that nothing is said about.
+    largest falls into exactly one. A range for the batch dimension in `dims` sets the ends of all of them, and its usual
+    size is one more to be tuned for. Raises OptimizerError for a dimension that the model does not have, and for a free
+    one that nothing is said about.
     """
     symbols = signature.symbols()
     for name in dims:
@@ -54,14 +55,13 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
             f"give least, usual and largest size: targets: [{{{target}: {{dims: {{{silent[0]}: [1, 32, 128]}}}}}}], or "
             f"measure at one: measure: {{latency: {{dims: {{{silent[0]}: 32}}}}}}",
         )
-    others = {name: dims[name] for name in symbols if name in dims}
-    if batch is None or batch in dims:
-        return [Profile(others)] if symbols else []
-    ends = sorted(set(batches)) or [1]
-    starts = [1, *(end + 1 for end in ends)]
-    order = [name for name in symbols if name in others or name == batch]
+    if batch is None:
+        return [Profile({name: dims[name] for name in symbols})] if symbols else []
+    low, usual, high = dims.get(batch, (1, max(batches, default=1), max(batches, default=1)))
+    ends = sorted({usual, high, *(size for size in batches if low <= size <= high)})
+    starts = [low, *(end + 1 for end in ends)]
     return [
-        Profile({name: others.get(name, (start, end, end)) for name in order})
+        Profile({name: (start, end, end) if name == batch else dims[name] for name in symbols})
         for start, end in zip(starts, ends, strict=False)
     ]
 
