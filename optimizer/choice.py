@@ -89,7 +89,7 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
 
 def crowded(candidates: Sequence[Candidate], baseline: str | None) -> str | None:
     """A note where several candidates of one target were judged on the same data; None where there is one each."""
-    tried = [c for c in candidates if c.skipped is None and baseline not in (c.variant, c.name)]
+    tried = [c for c in candidates if not (c.skipped or c.pending) and baseline not in (c.variant, c.name)]
     most = max((sum(c.target == t for c in tried) for t in {c.target for c in tried}), default=0)
     if most < 2:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from optimizer import dataset, fingerprint, gates, registry, samples, schema
+from optimizer import dataset, fingerprint, gates, registry, runtimes, samples, schema
 from optimizer import machine as machines
 from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError, missing_extra, unknown
@@ -23,7 +23,6 @@ from optimizer.values import Candidate, Machine, Relation
 
 READABLE = {"text": ("text",), "json": ("json", "number")}
 """Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
-Sizes = tuple[list[int], dict[str, tuple[int, int, int]]]
 EVALUATION = 2  # raise it when an evaluation keeps other things of each example
 
 
@@ -106,8 +105,8 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
     _check_data(data, metrics)
-    _check_targets(recipe)
-    targets = _targets(recipe, data)
+    views = max((planned.spec.views for planned in data.values()), default=1)
+    targets = runtimes.of(recipe, views, max(samples.TRACED, *samples.CHECKED))
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
     candidates = [_candidate(recipe, digests, variant, name, targets, steps) for variant, name in targets]
@@ -135,68 +134,6 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     )
 
 
-def _check_targets(recipe: Recipe) -> None:
-    """Variants with steps per target name targets of the recipe."""
-    known = [use.name for use in recipe.targets]
-    for variant, found in recipe.variants.items():
-        for name in found if isinstance(found, dict) else ():
-            if name in registry.names("passes"):
-                raise OptimizerError(
-                    f"recipe '{recipe.name}', variant '{variant}': '{name}' is a step, a mapping names targets",
-                    f"write the steps as a list: {variant}: [{name}]",
-                )
-            if name not in known:
-                raise unknown("target", name, known, f"recipe '{recipe.name}', variant '{variant}'")
-
-
-def _targets(recipe: Recipe, data: Mapping[str, PlannedData]) -> dict[tuple[str, str], tuple[Any, BaseModel]]:
-    """(Variant, target) -> plugin and options: those of the recipe, and over them those of the variant."""
-    sizes = _sizes(recipe, data)
-    common = {use.name: _target(use, recipe, sizes) for use in recipe.targets}
-    found = {}
-    for variant in recipe.variants:
-        for use in recipe.targets:
-            own = recipe.on(variant, use.name)
-            changed = own and own.options and Use(name=use.name, options={**use.options, **own.options})
-            found[variant, use.name] = _target(changed, recipe, sizes) if changed else common[use.name]
-    return found
-
-
-def _target(use: Use, recipe: Recipe, sizes: Sizes) -> tuple[Any, BaseModel]:
-    """The target's plugin and options; threads come from the latency setting where the recipe is silent."""
-    plugin = registry.load("targets", use.name)
-    reason = plugin.probe()
-    if reason:
-        raise OptimizerError(f"the target '{use.name}' is not usable here: {reason}", "optc doctor shows all targets")
-    options = schema.parse(plugin.Options, use.options, f"recipe '{recipe.name}', target '{use.name}'", recipe.base)
-    if getattr(options, "threads", 1) is None:
-        latency = recipe.measure.latency
-        options = options.model_copy(update={"threads": latency.threads if latency else 1})
-    if hasattr(options, "fitted"):
-        options = options.fitted(*sizes)
-    return plugin, options
-
-
-def _sizes(recipe: Recipe, data: Mapping[str, PlannedData]) -> Sizes:
-    """The batch sizes that a build will ask for; least, usual and largest size of the other free dimensions."""
-    measure = recipe.measure
-    loads = [spec for spec in (measure.latency, measure.offline, measure.sweep) if spec]
-    views = max((planned.spec.views for planned in data.values()), default=1)
-    batches = {batch for spec in loads for batch in spec.batch} | ({measure.batch * views} if measure.metrics else set())
-    if max(batches, default=0) < (most := max(samples.TRACED, *samples.CHECKED)):
-        batches.add(most)
-    asked: dict[str, list[int]] = {}
-    for spec in (measure.latency, measure.offline, measure.server):
-        for name, size in ((spec.dims if spec else None) or {}).items():
-            asked.setdefault(name, []).append(size)
-    dims = {}
-    for name in (*asked, *(n for n in recipe.model.dims if n not in asked)):
-        low, high = recipe.model.dims.get(name, (1, 1))
-        found = asked.get(name, [high])
-        dims[name] = (min(low, *found), found[0], max(high, *found))
-    return sorted(batches), dims
-
-
 def _candidate(
     recipe: Recipe,
     digests: Mapping[str, str],
@@ -208,7 +145,8 @@ def _candidate(
     """A variant on a target; its steps are added to `steps`, where equal keys are kept once."""
     plugin, options = targets[variant, name]
     pending = plugin.pending() if hasattr(plugin, "pending") else None
-    found = Candidate(variant, name, (), options.model_dump(mode="json"), pending=pending)
+    reason = pending.partition("; ")[0] if pending else None
+    found = Candidate(variant, name, (), options.model_dump(mode="json"), pending=reason)
     try:
         made = chain(recipe, digests, variant, name, lambda *pair: targets[pair])
     except RefusedError as refusal:

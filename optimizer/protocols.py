@@ -116,8 +116,8 @@ class Context:
     # A folder that outlives this process, for what a step that is killed goes on with (checkpoints). It belongs to the
     # step's key, may not exist yet, and is swept when the step is finished.
     work: Path | None = None
-    # A folder of the store for what a library remembers from one build to the next (times of kernels). Its files are named
-    # by all that they depend on, and change how long a step takes, never what it gives.
+    # A folder of the store for what a library remembers from one build to the next (times of kernels). Its files are
+    # named by all that they depend on, and change how long a step takes, never what it gives.
     caches: Path | None = None
     # Takes an attempt of this step, in a folder, and the step's source on to the target and times both in fresh
     # processes: latency of the attempt over that of the source. Only where the pass `measures`.
@@ -172,8 +172,8 @@ class Target(Pass, Protocol):
     only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
     `pending() -> str | None`, for a target that can be built where it cannot be run: why measurements have to wait; and
     `built_as(artifact) -> str`, the precision that its files tell.
-    `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine decides the files, and the numbers, beside
-    the CPU. Options may have `fitted(batches, dims) -> Options`, themselves with the sizes that a recipe will ask for.
+    `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
+    numbers. Options may have `fitted(batches, dims) -> Options`, themselves with the sizes that a recipe will ask for.
     """
 
     SCHEME: QuantScheme

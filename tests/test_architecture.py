@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, str]] = [
     ("2b", "formats"),
     ("2c", "training"),
     ("3", "passes targets sources metrics layouts shorthand steps"),
-    ("4", "equivalence gates samples dataset chain measure"),
+    ("4", "equivalence gates samples dataset chain measure runtimes"),
     ("5a", "attempts plan ranks worker report bundle listing anatomy sketch testing"),
     ("5b", "choice resolution produce doctor documents inspection starter"),
     ("5c", "assess scenarios comparison subjects explain"),

@@ -1,4 +1,4 @@
-"""tensorrt: ONNX -> an engine of TensorRT 10 or 11 for the GPU of this machine, in the precision that its graph says."""
+"""tensorrt: ONNX -> an engine of TensorRT 10 or 11, built on the GPU that it is for, precision as its graph says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Options(EngineOptions):
     """How an engine is built and run."""
 
     hardware: Literal["same", "same-compute-capability", "ampere+"] = Field(
-        "same", description="on which GPUs the engine runs: this kind, those of its compute capability, Ampere and newer"
+        "same",
+        description="on which GPUs it runs: this kind, those of its compute capability, Ampere and newer",
     )
     version_compatible: bool = Field(
         False, description="the engine also runs with later versions of the library, at some cost in speed"
@@ -57,6 +58,11 @@ def built_as(artifact: Artifact) -> str:
     from optimizer.formats.tensorrt import layers
 
     return layers.told(artifact.path)
+
+
+def runs_on(options: Options) -> dict[str, str | None]:
+    """What of this machine decides the numbers that an engine gives."""
+    return flavour.runs_on(options.device)
 
 
 def limit(source: Artifact) -> float | None:

@@ -51,6 +51,11 @@ def built_as(artifact: Artifact) -> str:
     return layers.told(artifact.path)
 
 
+def runs_on(options: Options) -> dict[str, str | None]:
+    """What of this machine decides the numbers that an engine gives."""
+    return flavour.runs_on(options.device)
+
+
 def limit(source: Artifact) -> float | None:
     """How far an engine may lie from its ONNX model in ONNX Runtime."""
     return scheme.limit(source)

@@ -1,4 +1,4 @@
-"""The formats `tensorrt` and `tensorrt-rtx`: a serialized engine, its facts, its log, and the ONNX model it came from."""
+"""The formats `tensorrt` and `tensorrt-rtx`: an engine, its facts, its log, and the ONNX model it came from."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def compile(
         config = _configured(trt, parsed, options, sparse)
         _compatibility(trt, config, reach)
         _add_profiles(parsed, config, source.signature, ranges)
-        with _timing_cache(trt, flavour, config, ctx.caches):
+        with _timing_cache(flavour, config, ctx.caches):
             plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
             raise _failed(trt, flavour, log)
@@ -153,7 +153,7 @@ def _add_profiles(parsed: Parsed, config: Any, signature: Signature, ranges: Seq
 
 
 @contextlib.contextmanager
-def _timing_cache(trt: Any, flavour: Flavour, config: Any, folder: Path | None) -> Iterator[None]:
+def _timing_cache(flavour: Flavour, config: Any, folder: Path | None) -> Iterator[None]:
     """What this GPU took for kernels before, kept in the store by GPU, driver and version; other builds may add to it.
 
     TensorRT-RTX times nothing: its cache would ask for a GPU and change nothing (release notes of 1.1).

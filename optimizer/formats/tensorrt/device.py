@@ -1,8 +1,8 @@
 """GPU memory, streams, events and graphs through cuda-bindings, NVIDIA's own thin layer over the CUDA runtime.
 
 Chosen over PyTorch's CUDA build, which is two gigabytes more and has its own allocator and stream between us and the
-engine, and over pycuda, which speaks the older driver API: cuda-bindings is a wheel of some megabytes that needs the driver
-alone and follows CUDA's versions. Each function names its CUDA call; a code other than success becomes an OptimizerError.
+engine, and over pycuda, which knows the driver API alone: cuda-bindings is a wheel of some megabytes that needs nothing
+but the driver and follows CUDA's versions. A code other than success becomes an OptimizerError in CUDA's words.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def called(cudart: Any, what: str, result: tuple[Any, ...]) -> Any:
     if int(code) != 0:
         said = cudart.cudaGetErrorString(code)[1]
         text = said.decode() if isinstance(said, bytes) else str(said)
-        hint = "the GPU has too little free memory: smaller batches, or another GPU" if int(code) == OUT_OF_MEMORY else None
+        hint = (
+            "the GPU has too little free memory: smaller batches, or another GPU"
+            if int(code) == OUT_OF_MEMORY
+            else None
+        )
         raise OptimizerError(f"CUDA refuses to {what}: {text}", hint or "check the GPU with nvidia-smi")
     return values[0] if len(values) == 1 else tuple(values)
 
@@ -69,7 +73,8 @@ class Buffer:
         """The pinned memory as an array; valid until the next `reserve`."""
         count = math.prod(shape) * dtype.itemsize
         raw = (ctypes.c_uint8 * count).from_address(self._host)
-        return np.frombuffer(raw, np.uint8, count).view(dtype).reshape(shape)
+        found: np.ndarray = np.ndarray(shape, dtype, memoryview(raw))
+        return found
 
 
 class Stream:

@@ -1,8 +1,8 @@
 """The two libraries that speak TensorRT's API, and everything in which they differ for us.
 
 TensorRT times kernels on the GPU that it builds for: it needs one, and what it times can be kept in a cache.
-TensorRT-RTX compiles in two halves: ahead of time for named compute capabilities, on any machine; and on the GPU when the
-engine is first run (Engine Compatibility and CPU-Only AOT, TensorRT-RTX documentation 1.7).
+TensorRT-RTX compiles in two halves: ahead of time for named compute capabilities, on any machine; and on the GPU when
+the engine is first run (Engine Compatibility and CPU-Only AOT, TensorRT-RTX documentation 1.7).
 """
 
 from __future__ import annotations
@@ -110,7 +110,14 @@ def supported(flavour: Flavour, capability: str) -> bool:
 
 
 def built_for(flavour: Flavour) -> dict[str, str | None]:
-    """The ingredients of an engine that this machine adds: GPU and driver, where kernels are timed while it is built."""
+    """What this machine adds to the ingredients: GPU and driver, where kernels are timed while an engine is built."""
+    return {} if flavour.builds_anywhere else runs_on(0)
+
+
+def runs_on(device: int) -> dict[str, str | None]:
+    """GPU and driver; empty where there is no such GPU."""
     found = cuda.survey()
-    gpu = found.gpus[0] if found.gpus and not flavour.builds_anywhere else None
-    return {"gpu": gpu.name, "capability": gpu.capability, "driver": found.driver} if gpu else {}
+    if device >= len(found.gpus):
+        return {}
+    gpu = found.gpus[device]
+    return {"gpu": gpu.name, "capability": gpu.capability, "driver": found.driver}

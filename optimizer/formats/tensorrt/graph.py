@@ -18,7 +18,11 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     """Type -> how many floating-point weights have it, the most frequent first."""
     import onnx
 
-    named = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
+    named = {
+        onnx.TensorProto.FLOAT: "float32",
+        onnx.TensorProto.FLOAT16: "float16",
+        onnx.TensorProto.BFLOAT16: "bfloat16",
+    }
     found: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         if tensor.data_type in named:

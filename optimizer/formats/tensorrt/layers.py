@@ -13,22 +13,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from optimizer import schema
 from optimizer.errors import OptimizerError
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts
 from optimizer.formats.tensorrt.log import Log
 
 TYPES = {
-    "int4": "int4", "int8": "int8", "fp8": "fp8", "fp4": "fp4", "half": "float16", "fp16": "float16", "bf16": "bfloat16",
-    "bfloat16": "bfloat16", "float": "float32", "fp32": "float32", "int64": "int64", "int32": "int32", "bool": "bool",
+    "fp4": "fp4", "int4": "int4", "int8": "int8", "fp8": "fp8", "half": "float16", "fp16": "float16",
+    "bf16": "bfloat16", "bfloat16": "bfloat16", "float": "float32", "fp32": "float32", "int64": "int64",
+    "int32": "int32", "bool": "bool",
 }  # fmt: skip
 NARROW = ("fp4", "int4", "int8", "fp8")
 FLOATS = ("float16", "bfloat16", "float32")
 PRODUCT = re.compile(r"conv|correlation|gemm|matrix_?multiply|matmul|attention|mha", re.IGNORECASE)
 # A generated kernel is named after its operations, four letters each; these move or retype values and compute nothing.
 MOVES = re.compile(r"__myl_(?:Move|Tran|Resh|Cast|Repl|Conc|Slic|Sque|Unsq|Expa)+_")
-
-MYELIN = re.compile(r"_myl(\d+)_\d+$")  # part and place of a kernel that its compiler made; each profile has parts of its own
+# Part and place of a kernel that the library's own compiler made; each profile has parts of its own.
+MYELIN = re.compile(r"_myl(\d+)_\d+$")
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def load(path: Path) -> list[EngineLayer]:
         return []
     try:
         rows = json.loads(file.read_bytes())
-        return [EngineLayer(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]
-    except (ValueError, TypeError, AttributeError):
+        return [schema.decode(EngineLayer, row) for row in rows]
+    except (ValueError, TypeError):
         raise OptimizerError(f"{file} is no list of layers", "build the engine again") from None
 
 

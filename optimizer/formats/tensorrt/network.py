@@ -52,7 +52,9 @@ def parse(trt: Any, flavour: Flavour, file: Path, log: Log, plugins: tuple[Path,
     network = builder.create_network(typed(trt))
     parser = trt.OnnxParser(network, voice)
     if not parser.parse_from_file(str(file)):
-        found = refusals(parser, onnx_format.parse(file)) or [Refusal("", "", "; ".join(log.faults()[:2]) or "no reason")]
+        found = refusals(parser, onnx_format.parse(file)) or [
+            Refusal("", "", "; ".join(log.faults()[:2]) or "no reason")
+        ]
         raise OptimizerError(
             f"{flavour.title} {trt.__version__} cannot parse the model: {_listed(found)}",
             way_out(found),
@@ -61,8 +63,10 @@ def parse(trt: Any, flavour: Flavour, file: Path, log: Log, plugins: tuple[Path,
 
 
 def require_signature(parsed: Parsed, signature: Signature, flavour: Flavour) -> None:
-    """Raise OptimizerError where the network's inputs or outputs have other types than the model's: none are converted."""
-    trt_types = {tensor.name: layer_type(tensor.dtype) for tensor in (*inputs(parsed.network), *outputs(parsed.network))}
+    """Raise OptimizerError where the network's inputs or outputs have other types than the model's."""
+    trt_types = {
+        tensor.name: layer_type(tensor.dtype) for tensor in (*inputs(parsed.network), *outputs(parsed.network))
+    }
     for spec in (*signature.inputs, *signature.outputs):
         found = trt_types.get(spec.name)
         if found is None:
@@ -95,7 +99,9 @@ def load_plugins(trt: Any, plugins: tuple[Path, ...]) -> None:
         trt.init_libnvinfer_plugins(logger(trt), "")
     for path in plugins:
         if trt.get_plugin_registry().load_library(str(path)) is None:
-            raise OptimizerError(f"the plugin library {path} cannot be loaded", "check that it fits this library's version")
+            raise OptimizerError(
+                f"the plugin library {path} cannot be loaded", "check that it fits this library's version"
+            )
 
 
 def refusals(parser: Any, model: onnx.ModelProto) -> list[Refusal]:
@@ -164,11 +170,13 @@ def way_out(found: list[Refusal]) -> str:
 
 
 ADVICE = (
-    (("zero point", "zeropoint", "zero_point"), "quantize for this target: quantize.static writes symmetric pairs for it"),
+    (("zero point", "zeropoint"), "quantize for this target: quantize.static writes symmetric pairs for it"),
     (("opset",), "export with an older opset: export: {opset: 18}"),
-    (("no such operator",), "write the model without it, or give it as a plugin library (option plugins); other targets are not affected"),
-    (("plugin not found", "no importer", "plugin creator"), "give the operator as a plugin library (option plugins), or write it with others"),
-)  # fmt: skip
+    (
+        ("no such operator", "plugin not found", "no importer", "plugin creator"),
+        "write the model without it, or give it as a plugin library (option plugins); other targets are not affected",
+    ),
+)
 
 
 def inputs(network: Any) -> Iterator[Any]:

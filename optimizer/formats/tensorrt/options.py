@@ -27,7 +27,8 @@ class EngineOptions(Strict):
         (), description="batch sizes that the engine is tuned for, one profile each; default: those that are measured"
     )
     dims: dict[str, Annotated[tuple[Size, Size, Size], AfterValidator(_ordered)]] = Field(
-        {}, description="free dimension -> least, usual and largest size; default: as model.dims and what is measured say"
+        {},
+        description="free dimension -> least, usual and largest size; default: as model.dims and what is measured say",
     )
     level: int = Field(3, ge=0, le=5, description="how long the builder looks for better kernels")
     workspace: int | None = Field(
@@ -47,8 +48,8 @@ class EngineOptions(Strict):
     )
     boundary: Literal["host", "device"] = Field(
         "host",
-        description="what a call takes: host: with the copies to and from the GPU; device: a call with the very arrays of "
-        "the one before runs the engine alone, and gives the outputs that these arrays gave",
+        description="what a call takes: host: with the copies to and from the GPU; device: a call with the very arrays "
+        "of the one before runs the engine alone, and gives the outputs that these arrays gave",
     )
     device: int = Field(0, ge=0, description="which GPU runs it")
 

@@ -1,4 +1,4 @@
-"""Optimization profiles: the ranges of the free dimensions that an engine is built for, and which one a shape falls into."""
+"""Optimization profiles: ranges of the free dimensions that an engine is built for; which one a shape falls into."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Profile:
         return all(low <= sizes[name] <= high for name, (low, _, high) in self.ranges.items())
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {low}..{high} (tuned for {usual})" for name, (low, usual, high) in self.ranges.items())
+        return ", ".join(
+            f"{name} {low}..{high} (tuned for {usual})" for name, (low, usual, high) in self.ranges.items()
+        )
 
     def _at(self, spec: TensorSpec, place: int) -> Shape:
         return tuple(dim if isinstance(dim, int) else self.ranges[dim][place] for dim in spec.shape)
@@ -38,9 +40,9 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
     """The profiles of an engine; none for a model without free dimensions.
 
     Each batch size in `batches` ends the range of one profile, which is tuned for it, so that every size up to the
-    largest falls into exactly one. A range for the batch dimension in `dims` sets the ends of all of them, and its usual
-    size is one more to be tuned for. Raises OptimizerError for a dimension that the model does not have, and for a free
-    one that nothing is said about.
+    largest falls into exactly one. A range for the batch dimension in `dims` sets the ends of all of them, and its
+    usual size is one more to be tuned for. Raises OptimizerError for a dimension that the model does not have, and for
+    a free one that nothing is said about.
     """
     symbols = signature.symbols()
     for name in dims:

@@ -1,8 +1,8 @@
 """How a graph is quantized for TensorRT, and how far an engine may lie from its graph.
 
-Explicit quantization: symmetric int8 (or float8) pairs around inputs and float weights of products, no pair at a bias, which the
-kernel adds in 32 bits; a pair is fused into the layer that makes its input, so outputs stay float (TensorRT Developer
-Guide, Working with Quantized Types).
+Explicit quantization: symmetric int8 (or float8) pairs around inputs and float weights of products, no pair at a bias,
+which the kernel adds in 32 bits; a pair is fused into the layer that makes its input, so outputs stay float (TensorRT
+Developer Guide, Working with Quantized Types).
 """
 
 from __future__ import annotations

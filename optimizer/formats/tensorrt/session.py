@@ -1,21 +1,19 @@
 """An engine that runs: profile by shape, device buffers, pinned host memory, and a CUDA graph where that is asked for.
 
-Written from the documented Python API of TensorRT 10/11 and TensorRT-RTX 1.7 and the CUDA runtime. Nothing here was executed on a GPU
-yet: what needs none (choice of profile, checks of inputs, refusals) is tested, the rest against a stand-in that keeps CUDA's rules.
+Written from the documented Python API of TensorRT 10/11, TensorRT-RTX 1.7 and the CUDA runtime. It has not run on a GPU
+yet: what needs none (choice of profile, checks of inputs, refusals) is tested, the rest against a stand-in for the two.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optimizer import disk, store
 from optimizer.errors import OptimizerError
-from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import build, device, engine, layers, profiles
 from optimizer.formats.tensorrt import flavour as flavours
 from optimizer.formats.tensorrt.facts import Facts
@@ -90,7 +88,8 @@ class _Opened:
             found = self.engine.create_execution_context(config)
         if found is None:
             raise OptimizerError(
-                f"{self.flavour.title} has no room to run the engine: {self.log.reason()}", "smaller dims, or a GPU with more memory"
+                f"{self.flavour.title} has no room to run the engine: {self.log.reason()}",
+                "smaller dims, or a GPU with more memory",
             )
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +64,7 @@ class Built:
         return Artifact(rtx.PRODUCES, out, "k", "d", formats.read(rtx.PRODUCES, out), formats.size(rtx.PRODUCES, out))
 
 
-def machine_with(monkeypatch: pytest.MonkeyPatch, *gpus: cuda.Gpu, reason: str | None = None) -> Callable[[], None]:
+def machine_with(monkeypatch: pytest.MonkeyPatch, *gpus: cuda.Gpu, reason: str | None = None) -> None:
     """Let the survey find these GPUs, or the reason why there is none."""
     found = cuda.Survey(gpus, "13.0" if gpus else None, reason if reason or gpus else "no driver; install one")
     monkeypatch.setattr(cuda, "survey", lambda: found)
-    return lambda: monkeypatch.undo()

@@ -211,10 +211,10 @@ def test_a_truncated_or_altered_engine_is_refused(built: Built) -> None:
     plan = found.path / "model.plan"
     whole = plan.read_bytes()
     plan.write_bytes(whole[:-100])
-    with pytest.raises(OptimizerError, match="model.plan is truncated: it has"):
+    with pytest.raises(OptimizerError, match=r"model\.plan is truncated: it has"):
         formats.read("tensorrt-rtx", found.path)
     plan.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(OptimizerError, match="model.plan is altered"):
+    with pytest.raises(OptimizerError, match=r"model\.plan is altered"):
         formats.read("tensorrt-rtx", found.path)
     plan.unlink()
     with pytest.raises(OptimizerError, match="no such engine"):
@@ -225,8 +225,9 @@ def test_an_engine_is_not_opened_without_a_gpu_and_says_why(built: Built) -> Non
     if rtx.pending() is None:
         pytest.skip("this machine has a GPU that runs it")
     found = built(lab.convnet(), batches=(4,))
-    with pytest.raises(OptimizerError, match="the engine cannot run here: TensorRT-RTX runs on an NVIDIA GPU"), rtx.open(
-        found, rtx.Options()
+    with (
+        pytest.raises(OptimizerError, match="the engine cannot run here: TensorRT-RTX runs on an NVIDIA GPU"),
+        rtx.open(found, rtx.Options()),
     ):
         pass
 

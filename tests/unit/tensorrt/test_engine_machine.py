@@ -19,7 +19,7 @@ INSTALLED = {"tensorrt-rtx-cu13": "1.7.1", "tensorrt": "11.0.0", "cuda-bindings"
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found = dict(INSTALLED)
-    monkeypatch.setattr(machine, "version_of", lambda name: found.get(name))
+    monkeypatch.setattr(machine, "version_of", found.get)
     return found
 
 
