@@ -14,7 +14,8 @@ from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run
 
 ICONS = {
-    "pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖", "pending": "⏳",
+    "pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖",
+    "pending": "⏳",
 }  # fmt: skip
 COLUMNS = (
     ("latency.p50", "absolute"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ from optimizer.formats.tensorrt.flavour import RTX as FLAVOUR
 from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
 from optimizer.protocols import Context, Session
 from optimizer.values import Artifact
+
+if TYPE_CHECKING:
+    from optimizer.formats.tensorrt.preflight import Preflight
 
 VERSION = 1
 CONSUMES = ("onnx",)
@@ -49,6 +52,13 @@ def built_as(artifact: Artifact) -> str:
     from optimizer.formats.tensorrt import layers
 
     return layers.told(artifact.path)
+
+
+def preflight(file: Path) -> Preflight:
+    """Every node of an ONNX file that would be refused, without building anything."""
+    from optimizer.formats.tensorrt import preflight as checks
+
+    return checks.look(FLAVOUR, file)
 
 
 def runs_on(options: Options) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts as engine_facts
 from optimizer.formats.tensorrt import flavour as flavours
-from optimizer.formats.tensorrt import graph, layers, network, profiles
+from optimizer.formats.tensorrt import graph, layers, network, pairs, profiles
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.formats.tensorrt.layers import EngineLayer
 from optimizer.formats.tensorrt.log import Log, listening
@@ -61,7 +61,11 @@ def compile(
     _require_samples(source.signature, ranges, ctx.samples, flavour)
     (out / tensorrt_format.SOURCE).mkdir()
     formats.hand_on("onnx", source.path, out / tensorrt_format.SOURCE)
-    sparse = graph.sparse(onnx_format.load(source.path))
+    model = onnx_format.load(source.path)
+    misread = [*network.too_new(model), *pairs.refused(model)]
+    if misread:
+        raise network.refused(f"{flavour.title} would refuse or misread the model", misread)
+    sparse = graph.sparse(model)
     with listening(trt) as log:
         parsed = network.parse(trt, flavour, source.path / onnx_format.FILE, log, options.plugins)
         network.require_signature(parsed, source.signature, flavour)
@@ -252,6 +256,7 @@ def _note(ctx: Context, facts: engine_facts.Facts, ranges: Sequence[Profile], in
         "profiles": [str(found) for found in ranges],
         "precision": layers.describe(inside) or facts.precision(),
         "layers": len(inside),
+        "products": layers.counts(inside),
         "reformats": [layer.name for layer in inside if layer.reformat],
         "sparse": list(facts.sparse),
     }

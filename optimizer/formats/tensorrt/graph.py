@@ -37,10 +37,11 @@ def quantized(model: onnx.ModelProto) -> tuple[int, int]:
     """How many convolutions and matrix products read Q/DQ pairs on both sides, and how many there are."""
     makers = {name: node for node in model.graph.node for name in node.output}
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
-    return sum(all(_dequantized(name, makers) for name in node.input[:2]) for node in products), len(products)
+    return sum(all(dequantized(name, makers) for name in node.input[:2]) for node in products), len(products)
 
 
-def _dequantized(name: str, makers: dict[str, Any]) -> bool:
+def dequantized(name: str, makers: dict[str, Any]) -> bool:
+    """Whether a tensor comes from a Q/DQ pair, perhaps by way of another shape; `makers`: output -> node."""
     node = makers.get(name)
     while node is not None and node.op_type in ("Transpose", "Reshape", "Cast"):
         node = makers.get(node.input[0])

@@ -76,7 +76,7 @@ def of_engine(trt: Any, engine: Any) -> list[EngineLayer]:
 
 def parse(text: str) -> list[EngineLayer]:
     """The layers in the library's lines, one each, up to the first empty line; those of the first profile alone."""
-    lines = text.removeprefix("Layers:\n").partition("\n\n")[0].splitlines()
+    lines = text.removeprefix("Layers:\n").partition("\n\n")[0].split("\n")
     first = min((int(number) for line in lines for number in MYELIN.findall(line.partition(",")[0])), default=0)
     return [found for line in lines if (found := _layer(line)) and _of_profile(found.name, first)]
 

@@ -55,10 +55,7 @@ def parse(trt: Any, flavour: Flavour, file: Path, log: Log, plugins: tuple[Path,
         found = refusals(parser, onnx_format.parse(file)) or [
             Refusal("", "", "; ".join(log.faults()[:2]) or "no reason")
         ]
-        raise OptimizerError(
-            f"{flavour.title} {trt.__version__} cannot parse the model: {_listed(found)}",
-            way_out(found),
-        )
+        raise refused(f"{flavour.title} {trt.__version__} cannot parse the model", found)
     return Parsed(builder, network, parser)
 
 
@@ -155,6 +152,25 @@ def place(node: Any) -> str:
     return ", ".join(part for part in (f"module {module}" if module else "", code) if part)
 
 
+def too_new(model: onnx.ModelProto) -> list[Refusal]:
+    """A newer opset than is known here: the parser takes it without a word, whatever has changed in it."""
+    import onnx
+
+    known = onnx.defs.onnx_opset_version()
+    return [
+        Refusal(
+            "", "", f"its opset {entry.version} is newer than {known}, the newest that onnx {onnx.__version__} knows"
+        )
+        for entry in model.opset_import
+        if entry.domain in ("", "ai.onnx") and entry.version > known
+    ]
+
+
+def refused(what: str, found: list[Refusal]) -> OptimizerError:
+    """The error for nodes that stand in the way."""
+    return OptimizerError(f"{what}: {_listed(found)}", way_out(found))
+
+
 def _listed(found: list[Refusal]) -> str:
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(map(str, found[:3])) + more
@@ -170,7 +186,10 @@ def way_out(found: list[Refusal]) -> str:
 
 
 ADVICE = (
-    (("zero point", "zeropoint"), "quantize for this target: quantize.static writes symmetric pairs for it"),
+    (
+        ("zero point", "uint8", "bias in int32", "its scale"),
+        "quantize for this target: quantize.static writes symmetric pairs for it",
+    ),
     (("opset",), "export with an older opset: export: {opset: 18}"),
     (
         ("no such operator", "plugin not found", "no importer", "plugin creator"),
