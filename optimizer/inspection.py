@@ -203,8 +203,9 @@ def _bundle(path: Path) -> View:
         f"candidate   {manifest.candidate} of {manifest.name}, {manifest.created}",
         f"model       {manifest.model}  {size(manifest.size)} in {len(manifest.files)} files",
         *_tensors(manifest.signature),
-        f"runtime     {runtime.distribution} {runtime.version}, ran as {runtime.precision}",
-        f"measured on {machine.cpu}, {machine.architecture}",
+        f"runtime     {runtime.distribution} {runtime.version}, {'built' if manifest.pending else 'ran'} as "
+        f"{runtime.precision}",
+        f"{'built on' if manifest.pending else 'measured on':<11} {machine.cpu}, {machine.architecture}",
         f"license     {manifest.weights_license or 'not stated'}",
         f"samples     {len(manifest.samples)}, tolerance {manifest.tolerance:g}",
     ]

@@ -54,6 +54,11 @@ def built_as(artifact: Artifact) -> str:
     return layers.told(artifact.path)
 
 
+def oracle(artifact: Artifact) -> Artifact:
+    """The ONNX model that the engine was built from, which says what its outputs should be."""
+    return scheme.oracle(artifact)
+
+
 def preflight(file: Path) -> Preflight:
     """Every node of an ONNX file that would be refused, without building anything."""
     from optimizer.formats.tensorrt import preflight as checks

@@ -7,7 +7,9 @@ Developer Guide, Working with Quantized Types).
 
 from __future__ import annotations
 
+from optimizer import formats
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
@@ -37,7 +39,13 @@ def of(flavour: Flavour) -> QuantScheme:
     )
 
 
-def limit(source: Artifact) -> float | None:
+def oracle(artifact: Artifact) -> Artifact:
+    """The ONNX model that an engine was built from, as an artifact of its own."""
+    path = artifact.path / tensorrt_format.SOURCE
+    return Artifact("onnx", path, artifact.key, artifact.digest, onnx_format.read(path), formats.size("onnx", path))
+
+
+def limit(source: Artifact) -> float:
     """The tolerance for the engine of an ONNX artifact, by what its graph computes in."""
     model = onnx_format.parse(source.path / onnx_format.FILE)
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):

@@ -125,7 +125,7 @@ def test_refit_needs_a_gpu_while_it_is_built(built: Built) -> None:
 
 CASES: dict[str, tuple[Any, str, str]] = {
     "zero-point": (
-        pair(zero=3), r"misread the model: QuantizeLinear 'quantize': its zero point is 3, it has to be zero", "quantize.static",
+        pair(zero=3), r"misread the model: QuantizeLinear 'quantize': its zero point is 3, it", "quantize.static",
     ),
     "uint8": (
         pair(kind=np.uint8),
