@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer import disk, fingerprint, formats
+from optimizer import cuda, disk, fingerprint, formats
 from optimizer.errors import OptimizerError
-from optimizer.formats import cuda
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts as engine_facts

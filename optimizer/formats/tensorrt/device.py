@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.errors import OptimizerError
-from optimizer.formats.cuda import BINDINGS
+from optimizer.formats.tensorrt.flavour import BINDINGS
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

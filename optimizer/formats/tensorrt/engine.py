@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from optimizer import cuda
 from optimizer.errors import OptimizerError
-from optimizer.formats import cuda
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts as engine_facts
 from optimizer.formats.tensorrt import flavour as flavours

@@ -11,9 +11,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from optimizer import machine
+from optimizer import cuda, machine
 from optimizer.errors import OptimizerError
-from optimizer.formats import cuda
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,12 @@ def unrunnable(flavour: Flavour) -> str | None:
     if not supported(flavour, gpu.capability):
         known = f"those of its engines are {', '.join(flavour.capabilities)}" if flavour.capabilities else "too old"
         return f"{flavour.title} does not run on {gpu.name} (compute capability {gpu.capability}): {known}; {OTHER}"
-    return cuda.missing_bindings()
+    if machine.version_of(BINDINGS) is None:
+        return f"{BINDINGS} is not installed, which moves data to the GPU; pip install {BINDINGS}"
+    return None
 
 
+BINDINGS = "cuda-bindings"
 OTHER = "use another GPU, or the target onnxruntime with a CUDA provider"
 
 

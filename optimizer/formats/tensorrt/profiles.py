@@ -102,6 +102,8 @@ def choose(profiles: Sequence[Profile], asked: Mapping[str, int], target: str) -
     if fitting:
         return min(fitting, key=lambda place: _width(profiles[place]))
     for name, size in asked.items():
+        if size < 1:
+            raise OptimizerError(f"{name} is {size}: an engine takes no empty inputs", "leave empty batches out")
         known = [profile.ranges[name] for profile in profiles if name in profile.ranges]
         if known and not any(low <= size <= high for low, _, high in known):
             low, high = min(r[0] for r in known), max(r[2] for r in known)

@@ -10,7 +10,7 @@ import pytest
 import quant_lab as lab
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer.formats import cuda
+from optimizer import cuda
 from optimizer.protocols import Context
 from optimizer.targets import tensorrt_rtx as rtx
 from optimizer.values import Artifact
@@ -66,5 +66,5 @@ class Built:
 
 def machine_with(monkeypatch: pytest.MonkeyPatch, *gpus: cuda.Gpu, reason: str | None = None) -> None:
     """Let the survey find these GPUs, or the reason why there is none."""
-    found = cuda.Survey(gpus, "13.0" if gpus else None, reason if reason or gpus else "no driver; install one")
+    found = cuda.Survey(gpus, "580.65.06, CUDA 13.0" if gpus else None, reason if reason or gpus else "no driver; install one")
     monkeypatch.setattr(cuda, "survey", lambda: found)

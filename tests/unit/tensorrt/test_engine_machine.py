@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_lab import ADA, H100, machine_with
 
-from optimizer import machine
-from optimizer.formats import cuda
+from optimizer import cuda, machine
 from optimizer.formats.tensorrt import engine, facts
 from optimizer.formats.tensorrt.flavour import RTX, TENSORRT, absent, built_for, supported, unrunnable
 
@@ -48,7 +49,7 @@ def test_a_gpu_that_rtx_does_not_know_is_named(installed: dict[str, str], monkey
     assert reason.startswith("TensorRT-RTX does not run on NVIDIA H100 (compute capability 9.0)")
     assert "onnxruntime with a CUDA provider" in reason
     assert unrunnable(TENSORRT) is None
-    assert built_for(TENSORRT) == {"gpu": "NVIDIA H100", "capability": "9.0", "driver": "13.0"}
+    assert built_for(TENSORRT) == {"gpu": "NVIDIA H100", "capability": "9.0", "driver": "580.65.06, CUDA 13.0"}
     assert built_for(RTX) == {}
 
 
@@ -172,7 +173,22 @@ def test_the_survey_says_why_there_is_no_gpu(
     assert str(cuda.survey.__wrapped__().reason).startswith(reason)
 
 
-def test_the_survey_describes_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_survey_describes_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_load", Driver)
-    found = cuda.survey.__wrapped__()
-    assert found == cuda.Survey((ADA,), "13.0", None)
+    monkeypatch.setattr(cuda, "VERSION", tmp_path / "version")
+    assert cuda.survey.__wrapped__() == cuda.Survey((ADA,), "CUDA 13.0", None)
+    text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x@y)"
+    (tmp_path / "version").write_text(text)
+    assert cuda.survey.__wrapped__().driver == "580.65.06, CUDA 13.0"
+
+
+def test_a_record_names_the_gpu_and_machines_without_one_keep_their_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = machine.here.__wrapped__()
+    machine_with(monkeypatch, ADA)
+    found = machine.here.__wrapped__()
+    assert found.accelerators == (
+        "NVIDIA RTX 4090, compute capability 8.9, 26 GB, up to 2520 MHz, memory 10501 MHz, driver 580.65.06, CUDA 13.0",
+    )
+    assert found.digest != plain.digest
+    machine_with(monkeypatch)
+    assert machine.here.__wrapped__() == dataclasses.replace(plain, accelerators=())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from optimizer import machine
+from pathlib import Path
 
 DRIVERS = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 SUCCESS, NO_DEVICE = 0, 100
 MAJOR, MINOR, CLOCK, MEMORY_CLOCK = 75, 76, 13, 36  # CUdevice_attribute, CUDA driver API
-BINDINGS = "cuda-bindings"
+VERSION = Path("/proc/driver/nvidia/version")  # written by the kernel's part of the driver
 ERRORS = {
     3: "the driver is not initialized",
     34: "the driver is a stub without a GPU",
@@ -35,13 +35,17 @@ class Gpu:
     clock: int  # kHz, the highest
     memory_clock: int  # kHz, the highest
 
+    def __str__(self) -> str:
+        clocks = f"up to {self.clock // 1000} MHz, memory {self.memory_clock // 1000} MHz"
+        return f"{self.name}, compute capability {self.capability}, {self.memory / 1e9:.0f} GB, {clocks}"
+
 
 @dataclass(frozen=True)
 class Survey:
-    """The devices of this machine, or why there are none; `driver` is the newest CUDA that it speaks, such as 13.0."""
+    """The devices of this machine, or why there are none."""
 
     gpus: tuple[Gpu, ...]
-    driver: str | None
+    driver: str | None  # its version and the newest CUDA that it speaks, such as "580.65.06, CUDA 13.0"
     reason: str | None
 
 
@@ -61,13 +65,6 @@ def survey() -> Survey:
     return Survey(gpus, version, None)
 
 
-def missing_bindings() -> str | None:
-    """Why GPU memory cannot be reached from Python, or None."""
-    if machine.version_of(BINDINGS) is None:
-        return f"{BINDINGS} is not installed, which moves data to the GPU; pip install {BINDINGS}"
-    return None
-
-
 def _load() -> ctypes.CDLL | None:
     for name in DRIVERS:
         try:
@@ -81,7 +78,12 @@ def _driver_version(driver: ctypes.CDLL) -> str | None:
     number = ctypes.c_int()
     if driver.cuDriverGetVersion(ctypes.byref(number)) != SUCCESS:
         return None
-    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+    cuda = f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+    try:
+        own = re.search(r"\s(\d+\.\d+[.\d]*)\s", VERSION.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return cuda
+    return f"{own[1]}, {cuda}" if own else cuda
 
 
 def _devices(driver: ctypes.CDLL) -> Iterator[Gpu]:
