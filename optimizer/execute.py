@@ -98,7 +98,7 @@ def _swept(run: Run, producer: Producer, start: float) -> Run:
 
 def _calibrates(plan: Plan, store: Store) -> bool:
     """Whether a step that is not in the store reads calibration data."""
-    return any("calibrate" in roles(s.plugin, s.options) and store.get(s.key) is None for s in plan.steps)
+    return any("calibrate" in roles(s.plugin, s.options, plan.data) and store.get(s.key) is None for s in plan.steps)
 
 
 def _located(candidate: Candidate, producer: Producer) -> Candidate:

@@ -50,6 +50,7 @@ class Producer:
         self.done: dict[str, Produced] = {}
         self._attempts: dict[str, Artifact] = {}  # what steps that measure try, and where it leads
         self._datasets: dict[str, Stream] = {}
+        self._apart: dict[bool, tuple[Stream, dict[str, int]]] = {}  # training data without what is judged on
         self._samples: samples.Samples | None = None
         self._outputs: dict[str, list[dict[str, Any]]] = {}
 
@@ -57,7 +58,7 @@ class Producer:
         """A producer for another plan of the same model and data, which goes on with what this one has opened."""
         found = Producer(plan, self.store, self.console)
         found.done, found._datasets, found._outputs = self.done, self._datasets, self._outputs
-        found._samples = self._samples
+        found._samples, found._apart = self._samples, self._apart
         return found
 
     def produce(self, step: Step) -> Produced:
@@ -216,13 +217,15 @@ class Producer:
 
     def _data(self, step: Step, notes: dict[str, Any], advance: Callable[[int, int], None]) -> dict[str, Dataset]:
         """The data that a step reads; what it trains on holds nothing that models are judged on."""
-        found: dict[str, Dataset] = {role: self.dataset(role) for role in roles(step.plugin, step.options)}
+        read = roles(step.plugin, step.options, self.plan.data)
+        found: dict[str, Dataset] = {role: self.dataset(role) for role in read}
         judging = [role for role in ("evaluate", "select") if role in self.plan.data]
         if "train" in found and judging:
             judged = {role: self.dataset(role) for role in judging}
             drop = getattr(step.options, "overlap", "refuse") == "drop"
-            found["train"], counts = dataset.apart(self.dataset("train"), judged, drop, advance)
-            notes["shared examples"] = counts
+            if drop not in self._apart:
+                self._apart[drop] = dataset.apart(self.dataset("train"), judged, drop, advance)
+            found["train"], notes["shared examples"] = self._apart[drop]
         return found
 
     def _artifact(self, key: str) -> Artifact:

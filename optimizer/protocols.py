@@ -136,6 +136,7 @@ class Pass(Protocol):
     Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
     target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
     libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
+    `welcome(options)`, roles of which it reads the first that the recipe has, and does without where it has none;
     `stale(path, options) -> bool`, whether a stored artifact points at files that have moved;
     `SEARCH`, a tuple of options that `auto` tries, the preset first (see optimizer/search/space.py; `()`: none);
     `limit(source) -> float | None`, in place of LIMIT where the source decides;

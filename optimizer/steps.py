@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def ingredients_of(
     }
     if data:
         found["data"] = dict(data)
+    if data or hasattr(plugin, "welcome"):  # which looks at inputs made from the seed where there are no data
         found["seed"] = seed
     if hasattr(plugin, "built_for") and (device := plugin.built_for()):
         found["device"] = device
@@ -90,10 +91,11 @@ def _compile_options(plugin: Any, options: BaseModel) -> dict[str, Any]:
     return {k: v for k, v in found.items() if (kept is None or k in kept) and k != "license"}
 
 
-def roles(plugin: Any, options: BaseModel) -> tuple[str, ...]:
-    """The data roles that a step reads with these options."""
-    found: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
-    return found
+def roles(plugin: Any, options: BaseModel, given: Container[str]) -> tuple[str, ...]:
+    """The data roles that a step reads with these options: those it needs, the first welcome one that is `given`."""
+    needed: tuple[str, ...] = plugin.data(options) if hasattr(plugin, "data") else plugin.DATA
+    welcome = plugin.welcome(options) if hasattr(plugin, "welcome") else ()
+    return (*needed, *[role for role in welcome if role in given][:1])
 
 
 def ingredient_of(other: Other) -> list[Any]:

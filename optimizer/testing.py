@@ -178,7 +178,7 @@ def _step(module: ModuleType) -> Iterator[str]:
         yield "LIMIT is neither None nor a tolerance"
     yield from _rows(module)
     yield from _functions(module, {"run": 4})
-    for name in ("data", "tools"):
+    for name in ("data", "tools", "welcome"):
         if hasattr(module, name):
             yield from _functions(module, {name: 1})
     if hasattr(module, "refuse"):

@@ -47,6 +47,23 @@ def session(
         del graph.output[before[1] :]
 
 
+def float_values(model: onnx.ModelProto, names: Iterable[str]) -> set[str]:
+    """Those of the named values that are float32, as ONNX Runtime has it: it knows operators that ONNX does not."""
+    import onnx
+
+    graph, before = model.graph, len(model.graph.output)
+    present = {value.name for value in graph.output}
+    try:
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+            onnx_format.save(model, Path(folder))
+            found = onnx_format.inference_session(Path(folder), 1, "none").get_outputs()
+            onnx.load_external_data_for_model(model, folder)
+            return {output.name for output in found if output.type == "tensor(float)"}
+    finally:
+        del graph.output[before:]
+
+
 def run(
     session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:

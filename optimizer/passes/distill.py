@@ -10,7 +10,7 @@ from optimizer.protocols import Context
 from optimizer.training.settings import Distillation
 from optimizer.values import Artifact
 
-VERSION = 1
+VERSION = 2
 CONSUMES = ("torch",)
 PRODUCES = "torch"
 TOOLS = ("torch", "safetensors")

@@ -12,7 +12,7 @@ from optimizer.recipe import UseField
 from optimizer.training.settings import Labels, Settings
 from optimizer.values import Artifact
 
-VERSION = 1
+VERSION = 2
 CONSUMES = ("torch",)
 PRODUCES = "torch"
 TOOLS = ("torch", "safetensors")

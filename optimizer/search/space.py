@@ -150,7 +150,7 @@ def _rows(plugin: Any) -> tuple[Row, ...]:
 
 def _lacking(plugin: Any, preset: Row, data: Mapping[str, str]) -> tuple[str, ...]:
     """The data roles that a pass reads with its preset and a recipe does not have."""
-    return tuple(role for role in roles(plugin, plugin.Options.model_validate(preset)) if role not in data)
+    return tuple(role for role in roles(plugin, plugin.Options.model_validate(preset), data) if role not in data)
 
 
 def alternatives(options: type[BaseModel]) -> Iterator[Row]:

@@ -8,11 +8,14 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from optimizer import machine
 from optimizer.errors import OptimizerError
 from optimizer.training.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+
+BFLOAT16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))  # instruction sets of CPUs that multiply it by themselves
 
 
 def device(settings: Settings) -> torch.device:
@@ -70,8 +73,8 @@ def autocast(settings: Settings, where: torch.device) -> Any:
     """Mixed precision where the device has bfloat16; it needs no scaling of the loss, unlike float16."""
     import torch
 
-    wanted = settings.amp and where.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(where.type, torch.bfloat16, enabled=wanted)
+    able = torch.cuda.is_bf16_supported() if where.type == "cuda" else not BFLOAT16.isdisjoint(machine.here().isa)
+    return torch.autocast(where.type, torch.bfloat16, enabled=settings.amp and able)
 
 
 def share() -> tuple[int, int]:

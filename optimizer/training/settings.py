@@ -53,7 +53,9 @@ class Settings(Strict):
     )
     dropout: bool = Field(True, description="whether the model's dropout acts while it is trained")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a usable device")
-    amp: bool = Field(True, description="compute in bfloat16 where a CUDA device has it; weights stay float32")
+    amp: bool = Field(
+        True, description="compute in bfloat16 where the GPU or the CPU multiplies it natively; weights stay float32"
+    )
     deterministic: bool = Field(True, description="on CUDA: only algorithms that give the same result each time")
     processes: int = Field(1, ge=1, description="processes (on CUDA: devices) that share each batch, under torchrun")
 

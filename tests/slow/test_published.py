@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,12 @@ SEARCHES = ("vision/digits-auto", "vision/cifar-resnet20-auto", "vision/cifar-re
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all recipes: they extend each other, and what they share is made and evaluated once."""
-    return tmp_path_factory.mktemp("store")
+    """One store for all recipes: they extend each other, and what they share is made and evaluated once.
+
+    OPTC_TEST_STORE names one to go on with, so that trainings of hours are not repeated.
+    """
+    kept = os.environ.get("OPTC_TEST_STORE")
+    return Path(kept) if kept else tmp_path_factory.mktemp("store")
 
 
 def accuracy(run: Run) -> dict[tuple[str, str, str], Measurement]:

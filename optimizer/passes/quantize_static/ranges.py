@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from optimizer.formats import taps
+from optimizer.formats import extremes, taps
 from optimizer.formats.calibration import Calibration
 from optimizer.passes.quantize_static import thresholds
 
@@ -110,32 +110,12 @@ def observe(
 def _extremes(
     model: onnx.ModelProto, tensors: Sequence[str], data: Calibration, progress: Callable[[int], None], ends: Ends
 ) -> dict[str, Range]:
-    """The ends of each tensor; ONNX Runtime reduces them, so that no tensor leaves it."""
-    names = [f"optc_range_{kind}{i}" for kind in ("min", "max") for i in range(len(tensors))]
-    session = taps.session(model, names, _reductions(tensors, names))
-    done = 0
-    for feeds in data.feeds(together=True):
-        values = np.array([_extreme(v) for v in taps.run(session, names, feeds)], dtype=np.float64)
-        ends.add(values[: len(tensors)], values[len(tensors) :])
-        done += taps.rows(feeds)
-        progress(min(done, len(data)))
+    """The ends of each tensor."""
+    feeds, limit = data.feeds(together=True), len(data)
+    for lowest, highest in extremes.extremes(model, tensors, feeds, lambda done: progress(min(done, limit))):
+        ends.add(lowest, highest)
     lows, highs = ends.found()
     return {name: Range(float(low), float(high)) for name, low, high in zip(tensors, lows, highs, strict=True)}
-
-
-def _reductions(tensors: Sequence[str], names: Sequence[str]) -> list[onnx.NodeProto]:
-    """Nodes that compute the minimum of each tensor, then the maximum of each, under these names."""
-    import onnx
-
-    kinds = ["ReduceMin"] * len(tensors) + ["ReduceMax"] * len(tensors)
-    return [
-        onnx.helper.make_node(kind, [tensor], [name], name=name, keepdims=1)
-        for kind, tensor, name in zip(kinds, (*tensors, *tensors), names, strict=True)
-    ]
-
-
-def _extreme(value: np.ndarray) -> float:
-    return float(value.ravel()[0]) if value.size else 0.0
 
 
 def _histograms(

@@ -78,6 +78,15 @@ def test_dynamic_names_it_too_and_takes_the_rest_when_it_is_kept(bench: Bench, v
 
 @pytest.mark.parametrize("scheme", BOTH)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_half_leaves_such_weights_in_float32(bench: Bench, scheme: QuantScheme, value: float) -> None:
+    source = given(edited(convnet(), "linear.weight", (0, 0), value), scheme, bench)
+    bench.run(half, source, scheme, images())
+    (reason,) = [why for why in bench.notes["guard"]["float32"].values() if "NaN or infinite" in why]
+    assert "1 of 32 values are NaN or infinite" in reason
+
+
+@pytest.mark.parametrize("scheme", BOTH)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
 def test_weight_only_leaves_them_in_float(bench: Bench, scheme: QuantScheme, value: float) -> None:
     source = given(edited(block(64), "up.weight", (0, 0), value), scheme, bench)
     bench.run(quantize_weights, source, scheme)
@@ -106,8 +115,9 @@ def test_nan_in_the_calibration_data_is_an_error(bench: Bench, scheme: QuantSche
     data = images()
     data.feeds["image"][3, 0, 0, 0] = np.nan
     source = given(convnet(), scheme, bench)
-    with pytest.raises(OptimizerError, match="the calibration data 'tiny' holds NaN in the input 'image'"):
-        bench.static(source, scheme, data)
+    for plugin in (quantize_static, half):
+        with pytest.raises(OptimizerError, match="the calibration data 'tiny' holds NaN in the input 'image'"):
+            bench.run(plugin, source, scheme, data)
     assert written(bench) == []
 
 
@@ -126,9 +136,11 @@ def test_infinity_in_the_calibration_data(bench: Bench) -> None:
 def test_hardly_any_data_and_data_that_never_changes_are_warned_of(bench: Bench, scheme: QuantScheme) -> None:
     source = given(convnet(), scheme, bench)
     few = Data({"image": np.full((3, 3, 8, 8), 0.5, "float32")})
-    bench.static(source, scheme, few)
-    assert bench.warnings[0].startswith("only 3 calibration samples")
-    assert bench.warnings[1].startswith("the input 'image' is 0.5 throughout the first 3 calibration samples")
+    for plugin in (quantize_static, half):
+        bench.warnings.clear()
+        bench.run(plugin, source, scheme, few)
+        assert bench.warnings[0].startswith("only 3 calibration samples")
+        assert bench.warnings[1].startswith("the input 'image' is 0.5 throughout the first 3 calibration samples")
 
 
 def test_data_beyond_all_range_leaves_nothing_to_quantize(bench: Bench) -> None:
@@ -138,6 +150,8 @@ def test_data_beyond_all_range_leaves_nothing_to_quantize(bench: Bench) -> None:
     with pytest.raises(OptimizerError, match="nothing is left to quantize"):
         bench.static(source, data=data)
     assert any("not finite or beyond 1e30" in text for text in bench.warnings)
+    with pytest.raises(OptimizerError, match=r"no weight can be float16: .* such as node_conv1: '"):
+        bench.run(half, source, ORT, data)
     assert written(bench) == []
 
 
@@ -149,7 +163,7 @@ def test_a_model_without_anything_to_quantize(bench: Bench, scheme: QuantScheme)
     ]
     source = given(model(nodes, {"x": ["n", 6, 16]}, {"y": ["n", 6, 16]}, []), scheme, bench)
     said = {quantize_static: "nothing is left to quantize", quantize_weights: "no weights are left to quantize"}
-    for plugin, text in said.items():
+    for plugin, text in (said | {half: "the model has no float32 weights"}).items():
         with pytest.raises(OptimizerError, match=text):
             bench.run(plugin, source, scheme, vectors())
     assert written(bench) == []

@@ -29,7 +29,7 @@ class Options(Settings):
         None, ge=0, le=1, description="weight of the labels, the teacher has the rest; default: 0, without a teacher 1"
     )
     loss: Labels = Field("auto", description="loss against the labels, where hard is not 0")
-    amp: bool = Field(False, description="compute in bfloat16 on CUDA, which rounds more than the runtime does")
+    amp: bool = Field(False, description="compute in bfloat16 where there is, which rounds more than the runtime does")
 
     @property
     def labelled(self) -> float:

@@ -1,0 +1,49 @@
+"""half: 16-bit floats, stored or computed, as far as the target has them and the values fit.
+
+For ONNX see `onnx.py`, for OpenVINO `openvino.py` beside this file; `guard.py` decides what stays in float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.passes.half.options import SEEN_ON, Options
+from optimizer.protocols import Context
+from optimizer.scheme import QuantScheme
+from optimizer.values import Artifact
+
+VERSION = 2
+CONSUMES = ("onnx", "openvino")
+PRODUCES = None
+TOOLS = ("onnx", "onnxconverter-common", "onnxruntime")
+DATA: tuple[str, ...] = ()
+SCHEMED = True
+LIMIT = None
+SEARCH: tuple[dict[str, object], ...] = ({"guard": True}, {"dtype": "bf16"})  # never without the guard
+
+
+def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
+    """The distributions that decide the result for a target."""
+    return ("openvino",) if scheme.format == "openvino" else TOOLS
+
+
+def welcome(options: Options) -> tuple[str, ...]:
+    """The data roles that the guard looks at, the best first."""
+    return SEEN_ON if options.guarded else ()
+
+
+def refuse(options: Options, scheme: QuantScheme) -> str | None:
+    """Why this step cannot be done for a target, or None."""
+    if options.dtype not in scheme.half:
+        return f"{scheme.target} does not run {options.dtype}; available: {', '.join(scheme.half) or 'none'}"
+    if scheme.format == "openvino" and options.keep:
+        return "for openvino the plugin decides which operations run in 16 bits; keep is an option for onnxruntime"
+    return None
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Write the model in 16 bits; inputs and outputs keep their types."""
+    from optimizer.passes.half import onnx, openvino  # planning needs neither, nor numpy
+
+    backend = openvino if source.format == "openvino" else onnx
+    backend.convert(source, options, ctx, out)

@@ -1,0 +1,103 @@
+"""Which values of an ONNX graph are float16, once it is known which nodes compute in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optimizer.formats import onnx_ready, taps
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT, FLOAT16 = 1, 10  # of onnx.TensorProto
+HALF = "tensor(float16)"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The narrow nodes, by index, with the places of their float inputs and outputs: all are float16.
+
+    Every other node reads and gives float32.
+    """
+
+    reads: Mapping[int, frozenset[int]]
+    gives: Mapping[int, frozenset[int]]
+    floats: frozenset[str]  # all values that are float32 in the model, constants among them
+
+    def narrow(self, index: int) -> bool:
+        return index in self.reads
+
+
+def assign(model: onnx.ModelProto, floats: frozenset[str], wide: Iterable[str]) -> Assignment:
+    """All nodes narrow that can be, but those named in `wide`. An operator's schema says where it takes float16."""
+    wide = set(wide)
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    reads: dict[int, frozenset[int]] = {}
+    gives: dict[int, frozenset[int]] = {}
+    for index, node in enumerate(model.graph.node):
+        schema = _schema(node, versions)
+        inputs = _places(node.input, schema.inputs if schema else None, floats)
+        outputs = _places(node.output, schema.outputs if schema else None, floats)
+        # Without float inputs its type is in its attributes, a body has values of its own, and the converter knows no
+        # node that is float16 in some places alone, such as Resize: they stay.
+        whole = inputs == _floats(node.input, floats) and outputs == _floats(node.output, floats)
+        if node.name in wide or _bodies(node) or not whole or not (inputs or casts(node)):
+            continue
+        reads[index], gives[index] = inputs, outputs
+    return Assignment(reads, gives, floats)
+
+
+def floats(model: onnx.ModelProto) -> frozenset[str]:
+    """The names of all float32 values, constants among them; ONNX Runtime knows what shape inference does not."""
+    known = onnx_ready.types(model)
+    found = {name for name, kind in known.items() if kind == FLOAT}
+    found |= {tensor.name for tensor in model.graph.initializer if tensor.data_type == FLOAT}
+    unknown = [name for node in model.graph.node for name in node.output if name and not known.get(name)]
+    if unknown:
+        found |= taps.float_values(model, unknown)
+    return frozenset(found)
+
+
+def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> Any | None:
+    """The operator's schema; None for one that is not of ONNX: those take float16 wherever they take float32."""
+    import onnx
+
+    try:
+        return onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
+    except (onnx.defs.SchemaError, KeyError):
+        return None
+
+
+def _places(names: Iterable[str], formal: Any | None, floats: frozenset[str]) -> frozenset[int]:
+    """The places of float32 values at which the schema allows float16; the last parameter may stand for many."""
+    return frozenset(
+        place
+        for place, name in enumerate(names)
+        if name in floats and (formal is None or HALF in formal[min(place, len(formal) - 1)].types)
+    )
+
+
+def _floats(names: Iterable[str], floats: frozenset[str]) -> frozenset[int]:
+    return frozenset(place for place, name in enumerate(names) if name in floats)
+
+
+def _bodies(node: onnx.NodeProto) -> bool:
+    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+
+
+def casts(node: onnx.NodeProto) -> bool:
+    """Whether a node is a cast to float32."""
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == FLOAT for a in node.attribute)
+
+
+def captured(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names that the bodies of loops and branches read; those of the graph around them are among them."""
+    found: set[str] = set()
+    for node in nodes:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                found |= {name for inner in body.node for name in inner.input} | captured(body.node)
+                found |= {value.name for value in body.output}
+    return found

@@ -1,0 +1,85 @@
+"""float16 in ONNX: constants and values as far as they fit, casts between what is float16 and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer import selectors
+from optimizer.errors import OptimizerError
+from optimizer.formats import nodes, onnx_ready
+from optimizer.formats import onnx as onnx_format
+from optimizer.passes.half import guard, masks
+from optimizer.passes.half.assignment import FLOAT, Assignment, assign, floats
+from optimizer.passes.half.convert import converted
+from optimizer.passes.half.options import Options
+from optimizer.passes.half.record import record
+from optimizer.passes.half.samples import samples
+from optimizer.protocols import Context
+from optimizer.values import Artifact
+
+if TYPE_CHECKING:
+    import onnx
+
+CRASHES = "ONNX Runtime crashes when it fuses a transpose and a product like these in float16"
+
+
+def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Write the model with float16 wherever neither `keep` nor the guard is against it."""
+    model = onnx_ready.prepared(source)
+    onnx_ready.unmark(model)
+    if not any(tensor.data_type == FLOAT for tensor in model.graph.initializer):
+        raise OptimizerError("the model has no float32 weights", "start from the float32 model")
+    kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
+    known = floats(model)
+    wide = dict.fromkeys(_crashing(model) - kept, CRASHES) if ctx.wanted("half").target == "onnxruntime" else {}
+    if options.guarded:
+        given = samples(source, options, ctx)
+        wide |= guard.reasons(model, known, {*kept, *wide}, options.margin, given.look, given.progress)
+        record(ctx, wide, given, options, len(model.graph.node))
+    assigned = assign(model, known, {*kept, *wide})
+    if not _constants(model, assigned):
+        raise _nothing(wide)
+    onnx_format.save(converted(model, assigned, masks.of_onnx(model)), out)
+    onnx_format.inference_session(out, 1, "none")  # types are checked here
+    ctx.note("kept", sorted(kept))
+
+
+def _crashing(model: onnx.ModelProto) -> set[str]:
+    """Products behind a transpose that swaps batch and rows, as behind a recurrent layer with the batch first, and it.
+
+    ONNX Runtime (seen: 1.32, CPU) fuses the two, and a segmentation fault follows where either is float16.
+    """
+    swaps = {
+        node.output[0]: node.name
+        for node in model.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Transpose" and attribute.name == "perm" and _swaps(attribute.ints)
+    }
+    found: set[str] = set()
+    for node in model.graph.node:
+        behind = swaps.keys() & {*node.input}
+        if node.op_type == "MatMul" and behind:
+            found |= {node.name, *(swaps[name] for name in behind)}
+    return found
+
+
+def _swaps(order: Sequence[int]) -> bool:
+    """Whether a permutation leaves the last axis and moves the one before it."""
+    return len(order) > 2 and order[-1] == len(order) - 1 and order[-2] != len(order) - 2
+
+
+def _constants(model: onnx.ModelProto, assigned: Assignment) -> bool:
+    """Whether any constant becomes float16."""
+    names = {tensor.name for tensor in model.graph.initializer}
+    graph: Any = model.graph.node
+    return any(graph[index].input[place] in names for index, places in assigned.reads.items() for place in places)
+
+
+def _nothing(wide: dict[str, str]) -> OptimizerError:
+    reason = next((f", such as {name}: {why}" for name, why in wide.items()), "")
+    return OptimizerError(
+        f"no weight can be float16: every node that reads one stays in float32{reason}",
+        "loosen keep or margin, or leave this step out for this model",
+    )
