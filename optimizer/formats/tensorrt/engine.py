@@ -59,9 +59,9 @@ def _other_gpu(facts: Facts, gpu: cuda.Gpu | None) -> str | None:
 
 
 def require(path: Path, flavour: Flavour, device: int | None) -> Facts:
-    """The facts of the engine in `path`, whose bytes are whole and which fits library and GPU; else OptimizerError."""
+    """The facts of the engine in `path`, which is not cut off and fits library and GPU; else OptimizerError."""
     facts = engine_facts.load(path)
-    engine_facts.check(path / tensorrt_format.FILE, facts)
+    engine_facts.check_size(path / tensorrt_format.FILE, facts)
     gpu = _gpu(device) if device is not None else None
     reason = misfit(facts, flavour, str(flavours.library(flavour).__version__), gpu)
     if reason:

@@ -100,6 +100,13 @@ def load(path: Path) -> Facts:
 
 def check(plan: Path, facts: Facts) -> None:
     """Raise OptimizerError when the engine is not, byte for byte, the one that the facts are about."""
+    check_size(plan, facts)
+    if fingerprint.of_file(plan) != facts.plan.sha256:
+        raise OptimizerError(f"{plan} is altered: its bytes are not those that were built", "build it again")
+
+
+def check_size(plan: Path, facts: Facts) -> None:
+    """Raise OptimizerError when the engine is missing or was cut off: what can be told without reading it."""
     try:
         size = plan.stat().st_size
     except FileNotFoundError:
@@ -109,5 +116,3 @@ def check(plan: Path, facts: Facts) -> None:
         raise OptimizerError(
             f"{plan} is {what}: it has {size} bytes instead of {facts.plan.size}", "copy it again, or build it again"
         )
-    if fingerprint.of_file(plan) != facts.plan.sha256:
-        raise OptimizerError(f"{plan} is altered: its bytes are not those that were built", "build it again")

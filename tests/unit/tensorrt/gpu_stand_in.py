@@ -64,6 +64,9 @@ class Cuda:
         self.streams += 1
         return 0, Stream()
 
+    def cudaStreamCreate(self) -> tuple[int, Stream]:
+        return self.cudaStreamCreateWithFlags(0)
+
     def cudaStreamDestroy(self, stream: Stream) -> tuple[int]:
         self.streams -= 1
         return (0,)
@@ -163,11 +166,26 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> str:
         return "float32"
 
+    def create_runtime_config(self) -> Config:
+        return Config()
+
     def create_execution_context(self, config: Any = None) -> Context | None:
         if not self.room:
             return None
         self.contexts.append(Context(self))
         return self.contexts[-1]
+
+
+class Config:
+    """A runtime configuration with a cache of compiled kernels."""
+
+    cuda_graph_strategy = None
+
+    def create_runtime_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: b"kernels", deserialize=lambda data: data == b"kernels")
+
+    def set_runtime_cache(self, cache: Any) -> None:
+        self.cache = cache
 
 
 LIBRARY = SimpleNamespace(nptype=np.dtype, CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"))
