@@ -76,7 +76,7 @@ class Cuda:
         return (0,)
 
     def cudaMemcpyAsync(self, to: int, origin: int, size: int, kind: int, stream: Stream) -> tuple[int]:
-        assert {to, origin} <= set(self.memory), "memory that was freed"
+        assert (to if kind == 1 else origin) in self.memory, "memory of the GPU that was freed"
         assert self.recording is None
         ctypes.memmove(to, origin, size)
         self.copied[kind] += size
