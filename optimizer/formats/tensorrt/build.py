@@ -140,7 +140,13 @@ def _compatibility(trt: Any, config: Any, reach: Reach) -> None:
                 )
             config.set_compute_capability(found, place)
     if reach.hardware != "same":
-        level = getattr(trt.HardwareCompatibilityLevel, reach.hardware.upper().replace("-", "_").replace("+", "_PLUS"))
+        name = reach.hardware.upper().replace("-", "_").replace("+", "_PLUS")
+        level = getattr(trt.HardwareCompatibilityLevel, name, None)
+        if level is None:
+            raise OptimizerError(
+                f"{trt.__name__} {trt.__version__} knows no hardware compatibility '{reach.hardware}'",
+                "leave the option hardware out, or use a later version",
+            )
         config.hardware_compatibility_level = level
 
 

@@ -11,7 +11,7 @@ import pytest
 from engine_lab import ADA, H100, machine_with
 
 from optimizer import cuda, machine
-from optimizer.formats.tensorrt import engine, facts
+from optimizer.formats.tensorrt import build, engine, facts
 from optimizer.formats.tensorrt.flavour import RTX, TENSORRT, absent, built_for, supported, unrunnable
 
 INSTALLED = {"tensorrt-rtx-cu13": "1.7.1", "tensorrt": "11.0.0", "cuda-bindings": "13.0.0"}
@@ -192,3 +192,53 @@ def test_a_record_names_the_gpu_and_machines_without_one_keep_their_digest(monke
     assert found.digest != plain.digest
     machine_with(monkeypatch)
     assert machine.here.__wrapped__() == dataclasses.replace(plain, accelerators=())
+
+
+class Times:
+    """A timing cache: what was timed, by name."""
+
+    def __init__(self, data: bytes) -> None:
+        self.known = set(data.decode().split())
+
+    def combine(self, other: Times, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.known |= other.known
+        return True
+
+    def serialize(self) -> bytes:
+        return " ".join(sorted(self.known)).encode()
+
+
+class Config:
+    """A builder's configuration with a timing cache, as plain TensorRT has."""
+
+    def create_timing_cache(self, data: bytes) -> Times:
+        return Times(data)
+
+    def set_timing_cache(self, cache: Times, ignore_mismatch: bool) -> bool:
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Times:
+        return self.cache
+
+
+def test_times_of_kernels_are_kept_and_those_of_a_build_beside_are_not_lost(
+    tmp_path: Path, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_with(monkeypatch, ADA)
+    first, second = Config(), Config()
+    with build._timing_cache(TENSORRT, first, tmp_path):
+        with build._timing_cache(TENSORRT, second, tmp_path):
+            second.cache.known.add("b")
+        first.cache.known.add("a")
+    (kept,) = tmp_path.glob("*.timing")
+    assert kept.read_bytes() == b"a b"
+    third = Config()
+    with build._timing_cache(TENSORRT, third, tmp_path):
+        assert third.cache.known == {"a", "b"}
+    machine_with(monkeypatch, H100)
+    with build._timing_cache(TENSORRT, third, tmp_path):
+        assert third.cache.known == set(), "times of another GPU"
+    with build._timing_cache(RTX, object(), tmp_path / "none"):
+        assert not (tmp_path / "none").exists()
