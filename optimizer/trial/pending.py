@@ -13,7 +13,7 @@ from optimizer.bundle import outputs, provenance, renew, replay, samples
 from optimizer.bundle.manifest import Manifest
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.recipe import Use
+from optimizer.recipe import LatencySpec, MeasureSpec
 from optimizer.store import Store
 from optimizer.subjects import Asked as HowOpened
 from optimizer.subjects import Opened, open_all
@@ -62,6 +62,7 @@ def complete(asked: Asked, store: Store, folder: Path, console: Console) -> Comp
             replay.replay(one.manifest, one.folder)
     names = {one.manifest.candidate: one for one in waiting}
     texts = [f"{one.manifest.variant}={one.folder}" for one in waiting]
+    (folder / "opened").mkdir()
     opened = open_all(texts, HowOpened(), store, folder / "opened", console)
     run = _measured(recipe, opened, asked, store, console)
     found = [_written(names[c.name], run, asked.out) for c in run.candidates if c.name in names and not c.skipped]
@@ -93,13 +94,14 @@ def _recipe(waiting: Sequence[_Waiting]) -> dict[str, Any]:
 
 def _measured(recipe: Mapping[str, Any], opened: Sequence[Opened], asked: Asked, store: Store, console: Console) -> Run:
     """What the recipe measures, of all bundles side by side, judged by its gates."""
-    measure = recipe.get("measure") or {}
-    baseline = _baseline(recipe, opened)
+    measure = schema.parse(MeasureSpec, recipe.get("measure") or {}, f"the recipe of {asked.bundles[0]}, measure")
+    baseline, seed = _baseline(recipe, opened), int(recipe.get("seed", 0))
     runs: list[Run] = []
-    if measure.get("metrics"):
-        runs.append(evaluate.evaluate(opened, _evaluation(recipe, asked, baseline), store, console).run)
-    if measure.get("latency"):
-        runs.append(bench.bench(opened, _timing(measure["latency"], recipe, baseline), console).run)
+    if measure.metrics:
+        flags = _evaluation(recipe, measure, asked, baseline)
+        runs.append(evaluate.evaluate(opened, flags, store, console).run)
+    if measure.latency:
+        runs.append(bench.bench(opened, _timing(measure.latency, seed, baseline), console).run)
     if not runs:
         raise OptimizerError("the recipe of these bundles measures nothing", "there is nothing to complete")
     last = runs[-1]
@@ -130,31 +132,29 @@ def _baseline(recipe: Mapping[str, Any], opened: Sequence[Opened]) -> str:
     return found or opened[0].subject.name
 
 
-def _evaluation(recipe: Mapping[str, Any], asked: Asked, baseline: str) -> evaluate.Flags:
+def _evaluation(recipe: Mapping[str, Any], measure: MeasureSpec, asked: Asked, baseline: str) -> evaluate.Flags:
     """The evaluation of the recipe, on its data where that has a name that means the same here."""
     known = (recipe.get("data") or {}).get("evaluate") or {}
-    reference = asked.data or (known if isinstance(known, str) else known.get("ref"))
-    if not reference:
+    known = {"ref": known} if isinstance(known, str) else known
+    reference = asked.data or known.get("ref")
+    if not reference or (not asked.data and Path(reference.partition("#")[0]).suffix):
         raise OptimizerError(
             "the recipe of these bundles describes its evaluation data by a file of the machine that built them",
             "name the data here: --data card/split or a data file, with --label COLUMN",
         )
-    label = asked.label or (known.get("label") if isinstance(known, dict) else None)
-    measure = recipe["measure"]
-    metrics = [m if isinstance(m, str) else Use.model_validate(m) for m in measure["metrics"]]
-    return evaluate.Flags(
-        str(reference), label, metrics, baseline, None, measure.get("batch", 32), recipe.get("seed", 0)
-    )
+    label = asked.label or known.get("label")
+    seed = int(recipe.get("seed", 0))
+    return evaluate.Flags(reference, label, measure.metrics, baseline, None, measure.batch, seed)
 
 
-def _timing(latency: Mapping[str, Any], recipe: Mapping[str, Any], baseline: str) -> bench.Flags:
-    wanted = Wanted(latency.get("batch") or [1], latency.get("dims") or {}, seed=recipe.get("seed", 0))
+def _timing(latency: LatencySpec, seed: int, baseline: str) -> bench.Flags:
+    wanted = Wanted(latency.batch, latency.dims, seed=seed)
     return bench.Flags(
         wanted,
-        threads=latency.get("threads"),
-        seconds=latency.get("seconds"),
-        restarts=latency.get("restarts"),
-        budget=latency.get("budget"),
+        threads=latency.threads,
+        seconds=latency.seconds,
+        restarts=latency.restarts,
+        budget=latency.budget,
         baseline=baseline,
     )
 
