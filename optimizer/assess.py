@@ -119,7 +119,7 @@ class Assessor:
     def selection(self, only: Collection[str] | None = None) -> list[Measurement]:
         """Every metric of every candidate (or of `only` these) on the data that candidates are chosen on."""
         asked = {e.candidate for e in self.plan.selections if only is None or e.candidate in only}
-        needed = asked | {str(self.plan.baselines[name]) for name in asked}
+        needed = asked | {str(self.plan.against(name)) for name in asked}
         kept = {e.candidate: self._kept(e) for e in self.plan.selections if e.candidate in needed}
         found: list[Measurement] = []
         for name, own in ((name, own) for name, own in kept.items() if name in asked):
@@ -130,7 +130,7 @@ class Assessor:
         return found
 
     def _baseline(self, name: str, kept: Mapping[str, _Kept]) -> Baseline | None:
-        against = self.plan.baselines[name]
+        against = self.plan.against(name)
         return (against, kept[against].rows) if against else None
 
     def _protocol(self, role: str, entry: StoredEntry) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Assessor:
             for c in candidates
         ]
         samples = self.producer.samples(subjects[0].artifact.signature)
-        baselines = {c.name: self.plan.baselines[c.name] for c in candidates}
+        baselines = {c.name: self.plan.against(c.name) for c in candidates}
         with self.console.task(f"latency of {len(subjects)} candidates") as advance:
             found = latency.measure(
                 subjects,
@@ -220,9 +220,12 @@ class Assessor:
 
     def precision(self, candidate: Candidate, known: Mapping[str, str]) -> Candidate:
         """The candidate with the precision that really runs, asked of a session where no evaluation has."""
+        target = registry.load("targets", candidate.target)
+        if candidate.pending:
+            told = target.built_as(self.producer.done[str(candidate.artifact)].artifact)
+            return dataclasses.replace(candidate, precision=told)
         if candidate.name in known:
             return dataclasses.replace(candidate, precision=known[candidate.name])
-        target = registry.load("targets", candidate.target)
         options: Any = target.Options.model_validate(candidate.options)
         with target.open(self.producer.done[str(candidate.artifact)].artifact, options) as session:
             return dataclasses.replace(candidate, precision=session.precision)

@@ -114,6 +114,9 @@ class _Chain:
 
     def _onward(self, through: Sequence[Use], produced: str) -> Onward:
         """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
+        waits = self.target.pending() if hasattr(self.target, "pending") else None
+        if waits:
+            raise RefusedError(f"its attempts are timed on the target, which cannot run here: {waits}")
 
         def steps(key: str) -> list[Step]:
             found = _Chain(self.recipe, self.digests, self.label, self.targets, self.trail)

@@ -66,11 +66,13 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
 
     Only targets with a runner can be shipped (pytorch refers to the user's own code). A candidate with a gate that
     did not pass is left out unless `allow_failed`, and so is then its target's baseline: nobody asked for it alone.
+    What could not be measured here is bundled with its baseline, to be measured and chosen from where it runs.
     Where candidates were chosen on a `select` split, only what was confirmed can be shipped.
     """
     if which == "none":
         return []
-    bad = {v.subject for v in run.verdicts if v.outcome != "pass"}
+    waiting = {c.name for c in run.candidates if c.pending}
+    bad = {v.subject for v in run.verdicts if v.outcome == "fail" or (v.outcome != "pass" and v.subject not in waiting)}
     spoilt = {c.target for c in run.candidates if c.name in bad}
     plain = (run.baseline or "").partition("@")[0]
     accuracies = {m.metric for m in run.selection}
@@ -83,13 +85,14 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
     ]
     if which == "all":
         return able
-    targets = list(dict.fromkeys(c.target for c in able))
-    return [_fastest([c for c in able if c.target == t], run.measurements) for t in targets]
+    targets = list(dict.fromkeys(c.target for c in able if c.name not in waiting))
+    best = [_fastest([c for c in able if c.target == t], run.measurements) for t in targets]
+    return best + [c for c in able if c.name in waiting]  # which of these is best is known once they are measured
 
 
 def crowded(candidates: Sequence[Candidate], baseline: str | None) -> str | None:
     """A note where several candidates of one target were judged on the same data; None where there is one each."""
-    tried = [c for c in candidates if c.skipped is None and baseline not in (c.variant, c.name)]
+    tried = [c for c in candidates if not (c.skipped or c.pending) and baseline not in (c.variant, c.name)]
     most = max((sum(c.target == t for c in tried) for t in {c.target for c in tried}), default=0)
     if most < 2:
         return None

@@ -31,6 +31,8 @@ COMMANDS = {
     "compare": "Compare two runs, bundles or a run with a stored baseline; exit 1 when something regressed",
     "report": "Write the report of a run record: HTML, Markdown and JUnit",
     "verify": "Check every byte of a bundle and run its samples; exit 2 with the reason when it must not be used",
+    "measure": "Measure bundles that were built elsewhere, and judge their gates; exit 0 only when every gate passed",
+    "rebuild": "Build the engine of a bundle again from the ONNX model in it, for this machine or for other GPUs",
     "explain": "Explain why a candidate is slow or wrong, and what to write into the recipe next",
     "inspect": "Show what a model, an artifact, a bundle, a recipe or a run record holds",
     "init": "Write a commented recipe by looking at a model",

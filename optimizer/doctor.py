@@ -81,6 +81,9 @@ def _targets() -> Iterator[Finding]:
         if item.trouble:
             reason, _, fix = item.trouble.partition("; ")
             yield Finding("target", item.name, "absent", reason, fix or None)
+        elif item.pending:
+            reason, _, fix = item.pending.partition("; ")
+            yield Finding("target", item.name, "warning", f"builds here, does not run: {reason}", fix or None)
         else:
             yield Finding("target", item.name, "ok", item.summary)
 

@@ -142,7 +142,7 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
         broken = {v.subject for v in failures}
         able = [c for c in candidates if c.name not in broken]
         names = choice.selected(plan.gates, [*costs, *found.selection], able, plan.baseline, every)
-        against = {str(plan.baselines[name]) for name in names}
+        against = {str(plan.against(name)) for name in names}
         plain = {c.name for c in built if plan.baseline in (c.variant, c.name)}
         accuracy = assessor.accuracy({*names, *against, *plain})
         found.measurements = costs + accuracy.measurements
@@ -158,6 +158,9 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
 
 def _timed(assessor: assess.Assessor, built: list[Candidate]) -> tuple[list[Measurement], list[Verdict], list[str]]:
     """Latency and the scenarios under load: numbers, verdicts on those that could not be measured, and remarks."""
+    built = [c for c in built if c.pending is None]
+    if not built:
+        return [], [], []
     spec = assessor.plan.recipe.measure.latency
     times, failures = assessor.latency(built, spec) if spec else ([], [])
     broken = {v.subject for v in failures}

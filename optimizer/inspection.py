@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer import anatomy, bundle, formats, recipe, report, schema, shorthand
+from optimizer import anatomy, bundle, formats, recipe, registry, report, schema, shorthand
 from optimizer.anatomy import Anatomy
 from optimizer.console import duration, size, table
 from optimizer.errors import OptimizerError
@@ -28,6 +28,7 @@ class View:
 
     text: str
     document: dict[str, Any]
+    refused: bool = False  # a pre-flight that found something in the way
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,44 @@ class Asked:
     inputs: Mapping[str, str]
     weights: Path | None
     task: str | None
+
+
+def preflight(thing: str, target: str) -> View:
+    """Whether a target would take a model: every node that it refuses, found without building anything.
+
+    `thing` is an ONNX file, an artifact that holds one, or the key of one. Raises OptimizerError for anything else, and
+    for a target that takes every model as it is.
+    """
+    plugin = registry.load("targets", target)
+    if not hasattr(plugin, "preflight"):
+        able = [name for name in registry.names("targets") if hasattr(registry.load("targets", name), "preflight")]
+        raise OptimizerError(
+            f"the target '{target}' has no check of its own; available: {', '.join(able)}",
+            f"build it to see: optc build {thing} --target {target}",
+        )
+    reason = plugin.probe()
+    if reason:
+        raise OptimizerError(f"the target '{target}' is not usable here: {reason}", "optc doctor shows all targets")
+    found = plugin.preflight(_onnx(thing))
+    lines = [f"{thing}: {'refused by' if found.refused else 'taken by'} {found.library}"]
+    lines += [f"refused     {refusal}" for refusal in found.refused] + [f"slow        {each}" for each in found.slow]
+    lines += [f"next        {found.advice}"] if found.advice else []
+    return View("\n".join(lines), {"what": "preflight", "target": target, **asdict(found)}, refused=bool(found.refused))
+
+
+def _onnx(thing: str) -> Path:
+    """The ONNX file that is meant."""
+    path = Path(thing).expanduser()
+    if thing.endswith(".onnx"):
+        if not path.is_file():
+            raise OptimizerError(f"no such model file: {thing}", "check the path")
+        return path
+    if not path.is_dir() and KEY.fullmatch(thing):
+        path = _entry_of(thing).path
+    for place in (path, path / "files", path / "onnx", path / "model", path / "model" / "onnx"):
+        if (place / "model.onnx").is_file():
+            return place / "model.onnx"
+    raise OptimizerError(f"'{thing}' holds no ONNX model", "give an .onnx file, or an artifact of the format onnx")
 
 
 def look(thing: str, asked: Asked) -> View:
@@ -76,6 +115,11 @@ def _folder(path: Path, asked: Asked) -> View:
 
 
 def _stored(key: str, asked: Asked) -> View:
+    entry = _entry_of(key)
+    return _folder(entry.path, asked) if entry.format in formats.FORMATS else _entry(entry)
+
+
+def _entry_of(key: str) -> StoredEntry:
     found = [entry for entry in Store.open().entries() if entry.key.startswith(key)]
     if len(found) != 1:
         what = (
@@ -84,8 +128,7 @@ def _stored(key: str, asked: Asked) -> View:
             else "no stored artifact has a key that begins"
         )
         raise OptimizerError(f"{what} with '{key}'", "optc cache list shows all keys")
-    entry = found[0]
-    return _folder(entry.path, asked) if entry.format in formats.FORMATS else _entry(entry)
+    return found[0]
 
 
 def _entry(entry: StoredEntry) -> View:
@@ -124,8 +167,15 @@ def _model(found: Anatomy) -> View:
     at = ", ".join(f"{name} {value}" for name, value in found.sizes.items())
     lines.append(f"MACs        {_macs(found)}" + (f"  at {at}" if at and found.macs is not None else ""))
     rows = [[name, f"{count:,}"] for name, count in found.operators.items()]
-    lines += ["", table(rows, ["operator", "count"], right=[1])]
+    lines += ["", table(rows, ["layer" if found.layers else "operator", "count"], right=[1])]
+    if found.layers:
+        rows = [[each.name[:44], each.kind, each.reads, each.writes, _some(each.nodes)] for each in found.layers]
+        lines += ["", table(rows, ["layer", "kind", "reads", "writes", "nodes of the ONNX model"])]
     return View("\n".join(lines), {"what": "model", **asdict(found)})
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _fact(value: Any) -> str:
@@ -153,8 +203,9 @@ def _bundle(path: Path) -> View:
         f"candidate   {manifest.candidate} of {manifest.name}, {manifest.created}",
         f"model       {manifest.model}  {size(manifest.size)} in {len(manifest.files)} files",
         *_tensors(manifest.signature),
-        f"runtime     {runtime.distribution} {runtime.version}, ran as {runtime.precision}",
-        f"measured on {machine.cpu}, {machine.architecture}",
+        f"runtime     {runtime.distribution} {runtime.version}, {'built' if manifest.pending else 'ran'} as "
+        f"{runtime.precision}",
+        f"{'built on' if manifest.pending else 'measured on':<11} {machine.cpu}, {machine.architecture}",
         f"license     {manifest.weights_license or 'not stated'}",
         f"samples     {len(manifest.samples)}, tolerance {manifest.tolerance:g}",
     ]

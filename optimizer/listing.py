@@ -39,6 +39,7 @@ class Item:
     origin: str  # "built-in", or the module or file that it comes from
     summary: str
     trouble: str | None = None  # why it cannot be used here
+    pending: str | None = None  # why what it builds here can only be run elsewhere
     options: tuple[Option, ...] = ()
 
 
@@ -111,7 +112,8 @@ def _plugin(kind: Kind, entry: registry.Entry) -> Item:
     if lacking:
         error = missing_extra(lacking[0], extra_of(lacking[0]), "it")
         trouble = f"{error.message}; {error.hint}"
-    return Item(entry.name, origin, summary, trouble, options(module.Options))
+    pending = module.pending() if trouble is None and hasattr(module, "pending") else None
+    return Item(entry.name, origin, summary, trouble, pending, options(module.Options))
 
 
 def _default(info: FieldInfo) -> str | None:

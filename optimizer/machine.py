@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-from optimizer import fingerprint
+from optimizer import cuda, fingerprint
 from optimizer.values import Machine
 
 ISA_FLAGS = (
@@ -20,6 +20,7 @@ ISA_FLAGS = (
 @functools.cache
 def here() -> Machine:
     """This machine, read from the operating system; unknown parts are named so, never guessed."""
+    found = cuda.survey()
     info = _cpuinfo()
     flags = set(info.get("flags", info.get("Features", "")).split())
     facts = {
@@ -30,6 +31,8 @@ def here() -> Machine:
         "memory": _memory(),
         "os": f"{platform.system()} {platform.release()}",
     }
+    if found.gpus:  # digests of machines without any stay what they were
+        facts["accelerators"] = tuple(f"{gpu}, driver {found.driver}" for gpu in found.gpus)
     return Machine(
         **facts,  # type: ignore[arg-type]  # a mapping of mixed field types
         python=platform.python_version(),

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from optimizer import dataset, fingerprint, gates, registry, schema
+from optimizer import dataset, fingerprint, gates, registry, runtimes, samples, schema
 from optimizer import machine as machines
 from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError, missing_extra, unknown
@@ -64,6 +64,11 @@ class Plan:
     baseline: str | None  # variant, or variant@target
     baselines: Mapping[str, str | None]  # candidate -> the candidate that it is compared with
 
+    def against(self, name: str) -> str | None:
+        """The candidate that `name` is compared with, where that one is measured on this machine too."""
+        other = self.baselines[name]
+        return None if any(c.name == other and c.pending for c in self.candidates) else other
+
     def step(self, key: str) -> Step:
         """The step of a key."""
         return next(s for s in self.steps if s.key == key)
@@ -100,8 +105,8 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if metrics and "evaluate" not in data:
         raise OptimizerError(f"the metrics {', '.join(metrics)} need data to evaluate on", "add data: {evaluate: ...}")
     _check_data(data, metrics)
-    _check_targets(recipe)
-    targets = _targets(recipe)
+    views = max((planned.spec.views for planned in data.values()), default=1)
+    targets = runtimes.of(recipe, views, max(samples.TRACED, *samples.CHECKED))
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
     candidates = [_candidate(recipe, digests, variant, name, targets, steps) for variant, name in targets]
@@ -111,7 +116,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     baselines = _baselines(baseline, candidates)
 
     def evaluations(role: str) -> tuple[Evaluation, ...]:
-        built = [c for c in candidates if metrics and role in data and c.skipped is None]
+        built = [c for c in candidates if metrics and role in data and c.skipped is None and c.pending is None]
         return tuple(_evaluation(c, targets[c.variant, c.target], data[role], metrics, recipe, machine) for c in built)
 
     return Plan(
@@ -129,45 +134,6 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     )
 
 
-def _check_targets(recipe: Recipe) -> None:
-    """Variants with steps per target name targets of the recipe."""
-    known = [use.name for use in recipe.targets]
-    for variant, found in recipe.variants.items():
-        for name in found if isinstance(found, dict) else ():
-            if name in registry.names("passes"):
-                raise OptimizerError(
-                    f"recipe '{recipe.name}', variant '{variant}': '{name}' is a step, a mapping names targets",
-                    f"write the steps as a list: {variant}: [{name}]",
-                )
-            if name not in known:
-                raise unknown("target", name, known, f"recipe '{recipe.name}', variant '{variant}'")
-
-
-def _targets(recipe: Recipe) -> dict[tuple[str, str], tuple[Any, BaseModel]]:
-    """(Variant, target) -> plugin and options: those of the recipe, and over them those of the variant."""
-    common = {use.name: _target(use, recipe) for use in recipe.targets}
-    found = {}
-    for variant in recipe.variants:
-        for use in recipe.targets:
-            own = recipe.on(variant, use.name)
-            changed = own and own.options and Use(name=use.name, options={**use.options, **own.options})
-            found[variant, use.name] = _target(changed, recipe) if changed else common[use.name]
-    return found
-
-
-def _target(use: Use, recipe: Recipe) -> tuple[Any, BaseModel]:
-    """The target's plugin and options; threads come from the latency setting where the recipe is silent."""
-    plugin = registry.load("targets", use.name)
-    reason = plugin.probe()
-    if reason:
-        raise OptimizerError(f"the target '{use.name}' is not usable here: {reason}", "optc doctor shows all targets")
-    options = schema.parse(plugin.Options, use.options, f"recipe '{recipe.name}', target '{use.name}'", recipe.base)
-    if getattr(options, "threads", 1) is None:
-        latency = recipe.measure.latency
-        options = options.model_copy(update={"threads": latency.threads if latency else 1})
-    return plugin, options
-
-
 def _candidate(
     recipe: Recipe,
     digests: Mapping[str, str],
@@ -177,7 +143,10 @@ def _candidate(
     steps: dict[str, Step],
 ) -> Candidate:
     """A variant on a target; its steps are added to `steps`, where equal keys are kept once."""
-    found = Candidate(variant, name, (), targets[variant, name][1].model_dump(mode="json"))
+    plugin, options = targets[variant, name]
+    pending = plugin.pending() if hasattr(plugin, "pending") else None
+    reason = pending.partition("; ")[0] if pending else None
+    found = Candidate(variant, name, (), options.model_dump(mode="json"), pending=reason)
     try:
         made = chain(recipe, digests, variant, name, lambda *pair: targets[pair])
     except RefusedError as refusal:
@@ -338,6 +307,8 @@ def _evaluation(
         "tools": {name: machines.version_of(name) for name in (*plugin.TOOLS, *_metric_tools(metrics))},
         "isa": machines.isa_digest(machine),
     }
+    if hasattr(plugin, "runs_on"):
+        ingredients["device"] = plugin.runs_on(options)
     key = fingerprint.of_value(ingredients)
     return Evaluation(candidate.name, data.role, str(candidate.artifact), options, ingredients, key)
 

@@ -116,6 +116,9 @@ class Context:
     # A folder that outlives this process, for what a step that is killed goes on with (checkpoints). It belongs to the
     # step's key, may not exist yet, and is swept when the step is finished.
     work: Path | None = None
+    # A folder of the store for what a library remembers from one build to the next (times of kernels). Its files are
+    # named by all that they depend on, and change how long a step takes, never what it gives.
+    caches: Path | None = None
     # Takes an attempt of this step, in a folder, and the step's source on to the target and times both in fresh
     # processes: latency of the attempt over that of the source. Only where the pass `measures`.
     latency: Callable[[Path], Ratio] | None = None
@@ -168,6 +171,12 @@ class Target(Pass, Protocol):
     same time, where the runtime has to be told when it opens the model. `SEARCH`, options of its own that `auto` tries.
     `QDQ`, how Q/DQ pairs in ONNX should be placed for it, where `SCHEME` wants another format: for steps that know ONNX
     only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
+    `pending() -> str | None`, for a target that can be built where it cannot be run: why measurements have to wait;
+    then also `built_as(artifact) -> str`, the precision that its files tell, and `oracle(artifact) -> Artifact`, the
+    ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the nodes of an
+    ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
+    `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
+    numbers. Options may have `fitted(batches, dims) -> Options`, themselves with the sizes that a recipe will ask for.
     """
 
     SCHEME: QuantScheme

@@ -36,6 +36,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "pytorch": "optimizer.targets.pytorch",
         "onnxruntime": "optimizer.targets.onnxruntime",
         "openvino": "optimizer.targets.openvino",
+        "tensorrt": "optimizer.targets.tensorrt",
+        "tensorrt-rtx": "optimizer.targets.tensorrt_rtx",
     },
     "sources": {
         "npz": "optimizer.sources.npz",

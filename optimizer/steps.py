@@ -77,6 +77,8 @@ def ingredients_of(
         found["data"] = dict(data)
     if data or hasattr(plugin, "welcome"):  # which looks at inputs made from the seed where there are no data
         found["seed"] = seed
+    if hasattr(plugin, "built_for") and (device := plugin.built_for()):
+        found["device"] = device
     if scheme:
         found["scheme"] = fingerprint.of_value(vars(scheme))
     return found

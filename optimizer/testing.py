@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
-    "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "sklearn", "scipy", "pandas", "pycocotools",
-    "jiwer", "torch_pruning",
+    "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "pandas",
+    "pycocotools", "jiwer", "torch_pruning",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "select", "train")
 

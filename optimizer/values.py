@@ -128,6 +128,7 @@ class Candidate:
     size: int | None = None  # bytes
     precision: str | None = None  # what really ran, in the runtime's own words
     skipped: str | None = None  # why this pair cannot exist or could not be built here
+    pending: str | None = None  # why it was built here and can only be measured on another machine
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "optimizer"
 
 # From the ground up; a module imports only from rows before its own (DESIGN.md, Floors).
 FLOORS: list[tuple[str, str]] = [
-    ("0a", "__init__ errors fingerprint console content rows"),
+    ("0a", "__init__ errors fingerprint console content rows cuda"),
     ("0b", "values scheme disk"),
     ("0c", "machine"),
     ("1a", "schema disk"),
@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, str]] = [
     ("2b", "formats"),
     ("2c", "training"),
     ("3", "passes targets sources metrics layouts shorthand steps"),
-    ("4", "equivalence gates samples dataset chain measure"),
+    ("4", "equivalence gates samples dataset chain measure runtimes"),
     ("5a", "attempts plan ranks worker report bundle listing anatomy sketch testing"),
     ("5b", "choice resolution produce doctor documents inspection starter"),
     ("5c", "assess scenarios comparison subjects explain"),
@@ -41,7 +41,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "to
          "yaml", "numpy", "jinja2", "psutil")  # fmt: skip
 HEAVY_INSIDE = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL",
                 "onnxslim", "onnxscript", "onnxconverter_common", "safetensors", "pycocotools", "jiwer",
-                "torch_pruning")  # fmt: skip
+                "torch_pruning", "tensorrt", "tensorrt_rtx", "cuda")  # fmt: skip
 # Broad handlers: the error boundary, the plugin loader, and the two calls into user code, which may raise anything.
 BROAD = {"cli.py", "registry.py", "usercode.py", "formats/torch.py"}
 MAX_FILE, MAX_FUNCTION = 350, 60

@@ -17,6 +17,10 @@ def artifact(path: Path, dims: Mapping[str, int]) -> Anatomy:
         from optimizer.anatomy import onnx
 
         return onnx.dissect(path / "model.onnx", dims)
+    if (path / "model.plan").is_file():
+        from optimizer.anatomy import tensorrt
+
+        return tensorrt.dissect(path, dims)
     if (path / "model.xml").is_file():
         from optimizer.anatomy import openvino
 
@@ -27,5 +31,6 @@ def artifact(path: Path, dims: Mapping[str, int]) -> Anatomy:
         return torch.dissect(path, dims)
     names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
     raise OptimizerError(
-        f"{path} holds no model; found: {names}", "a model folder has model.onnx, model.xml, module.json or config.json"
+        f"{path} holds no model; found: {names}",
+        "a model folder has model.onnx, model.xml, model.plan, module.json or config.json",
     )

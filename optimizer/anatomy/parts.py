@@ -11,6 +11,17 @@ from optimizer.values import Signature
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One layer of a model that was compiled for a device."""
+
+    name: str
+    kind: str
+    reads: str  # types
+    writes: str
+    nodes: tuple[str, ...]  # of the graph that it was compiled from
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """A model taken apart."""
 
@@ -22,6 +33,7 @@ class Anatomy:
     sizes: Mapping[str, int] = field(default_factory=dict)  # free dimension -> size that the count is for
     uncounted: tuple[str, ...] = ()  # operators that multiply and whose shapes are not known
     facts: Mapping[str, Any] = field(default_factory=dict)  # what else the file says about itself
+    layers: tuple[Layer, ...] = ()  # in the order in which they run, where the file tells them
 
     @property
     def values(self) -> int:

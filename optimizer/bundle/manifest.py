@@ -111,10 +111,16 @@ class Manifest(Strict):
     measurements: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
     accepted: tuple[str, ...] = Field((), description="gates that did not pass and were packed nevertheless")
+    pending: str | None = Field(None, description="why it was not measured yet, where it was built; then no number is")
     weights_license: str | None
     provenance: Provenance
     files: dict[str, FileRecord]
     digest: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = serialize(self)  # as in Runtime: bundles that wait for nothing keep their bytes
+        return found if self.pending is not None else {k: v for k, v in found.items() if k != "pending"}
 
     @property
     def candidate(self) -> str:

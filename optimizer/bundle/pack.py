@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optimizer import fingerprint, machine, registry, schema
-from optimizer.bundle import archive, provenance, readme, runner, samples
-from optimizer.bundle.manifest import NAME, Environment, FileRecord, Manifest, Provenance, Runtime, Sample, encode, seal
-from optimizer.bundle.verify import verify
+from optimizer.bundle import closing, outputs, provenance, runner, samples
+from optimizer.bundle.manifest import Environment, Manifest, Provenance, Runtime, Sample
+from optimizer.bundle.outputs import Told
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Feeds
 from optimizer.values import Artifact, Candidate, Run
-
-# How far samples may lie from the packed outputs on another CPU or runtime version. Full precision differs by the
-# order of its sums; 8- and 16-bit kernels differ by rounding and, on CPUs without VNNI, by saturation.
-FULL, REDUCED = 1e-3, 5e-2
 
 
 def pack(
@@ -47,15 +40,9 @@ def pack(
     runner.runner(chosen.target)
     provenance.verdicts(run, candidate, allow_failed)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{run.name}-{chosen.variant}-{chosen.target}").lstrip("._-")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as temporary:
-        folder, packed = Path(temporary, name), Path(temporary, f"{name}.tar.gz")
-        folder.mkdir()
-        manifest = _fill(folder, run, chosen, artifact, feeds, preprocessing, files)
-        _fix_modes(folder)
-        archive.write(folder, [NAME, *sorted(manifest.files)], packed)
-        verify(packed, run_samples=False)  # looked at, not believed
-        return _replace(folder, out / name), _replace(packed, out / packed.name)
+    with closing.begun(out, name) as folder:
+        draft = _fill(folder, run, chosen, artifact, feeds, preprocessing, files)
+        return closing.deliver(folder, draft, out)
 
 
 def _fill(
@@ -67,21 +54,12 @@ def _fill(
     preprocessing: dict[str, Any],
     files: Mapping[str, Path],
 ) -> Manifest:
-    """Write every file of the bundle; the manifest last, when all others are known."""
+    """Write what the bundle is about; returns what the manifest will say of it."""
     models = _copy_model(artifact, folder / "model")
     _write_preprocessing(preprocessing, files, folder)
-    packed, precision = _write_samples(artifact, chosen, feeds, folder)
-    draft = _describe(folder, run, chosen, artifact, models, packed, precision)
-    texts = {
-        "run.py": runner.script(draft),
-        "README.md": readme.readme(draft),
-        "LICENSES.txt": readme.licenses(draft),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    manifest = seal(draft.model_copy(update={"files": _records(folder)}))
-    (folder / NAME).write_bytes(encode(manifest))
-    return manifest
+    told = _told(artifact, chosen, feeds, folder)
+    packed = _write_samples(feeds, told, folder)
+    return _describe(folder, run, chosen, artifact, models, packed, told)
 
 
 def _copy_model(artifact: Artifact, into: Path) -> list[str]:
@@ -117,33 +95,26 @@ def _write_preprocessing(preprocessing: dict[str, Any], files: Mapping[str, Path
     (folder / "preprocessing.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_samples(
-    artifact: Artifact, chosen: Candidate, feeds: Sequence[Feeds], folder: Path
-) -> tuple[list[Sample], str]:
-    """The sample inputs with the outputs that the copied model gives for them, and the precision that ran."""
+def _told(artifact: Artifact, chosen: Candidate, feeds: Sequence[Feeds], folder: Path) -> Told:
+    """The outputs that the copied model gives for the samples, or its oracle where it cannot run here."""
     plugin = registry.load("targets", chosen.target)
-    options = schema.parse(plugin.Options, chosen.options, f"{chosen.name}: target options")
     copied = Artifact(**{**vars(artifact), "path": folder / "model"})
+    if chosen.pending is not None:
+        return outputs.of_oracle(plugin, copied, feeds)
+    options = schema.parse(plugin.Options, chosen.options, f"{chosen.name}: target options")
+    return outputs.of_model(plugin, options, copied, feeds, chosen.name)
+
+
+def _write_samples(feeds: Sequence[Feeds], told: Told, folder: Path) -> list[Sample]:
+    """The sample inputs with the outputs that they should give."""
     written = []
-    with plugin.open(copied, options) as session:
-        for number, inputs in enumerate(feeds):
-            outputs = session(inputs)
-            _require_finite(chosen, outputs)
-            place = f"samples/{number}"
-            (folder / place).mkdir(parents=True)
-            samples.write(folder / place / "inputs.npz", inputs)
-            samples.write(folder / place / "expected.npz", outputs)
-            written.append(Sample(inputs=f"{place}/inputs.npz", expected=f"{place}/expected.npz"))
-        return written, session.precision
-
-
-def _require_finite(chosen: Candidate, outputs: Mapping[str, np.ndarray]) -> None:
-    for name, array in outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise OptimizerError(
-                f"{chosen.name}: the output '{name}' holds NaN or infinity for a sample",
-                "look at the step that made it",
-            )
+    for number, (inputs, expected) in enumerate(zip(feeds, told.outputs, strict=True)):
+        place = f"samples/{number}"
+        (folder / place).mkdir(parents=True)
+        samples.write(folder / place / "inputs.npz", inputs)
+        samples.write(folder / place / "expected.npz", expected)
+        written.append(Sample(inputs=f"{place}/inputs.npz", expected=f"{place}/expected.npz"))
+    return written
 
 
 def _describe(
@@ -153,7 +124,7 @@ def _describe(
     artifact: Artifact,
     models: list[str],
     packed: list[Sample],
-    precision: str,
+    told: Told,
 ) -> Manifest:
     verdicts, accepted = provenance.verdicts(run, chosen.name, allow_failed=True)
     distribution = runner.runner(chosen.target).distribution
@@ -173,7 +144,7 @@ def _describe(
             distribution=distribution,
             version=run.tools.get(distribution) or machine.version_of(distribution) or "unknown",
             options=provenance.portable(chosen.options),
-            precision=precision,
+            precision=told.precision,
             recommended=provenance.recommended(run, chosen.name),
         ),
         environment=Environment(
@@ -185,10 +156,11 @@ def _describe(
             digest=there.digest,
         ),
         samples=tuple(packed),
-        tolerance=REDUCED if re.search(r"int[48]|[iu]8\b|b?f16|fp16|float16", precision.lower()) else FULL,
+        tolerance=told.tolerance,
         measurements=provenance.measurements(run, chosen.name),
         verdicts=verdicts,
         accepted=accepted,
+        pending=chosen.pending,
         weights_license=(run.recipe.get("model") or {}).get("license"),
         provenance=Provenance(
             recipe=provenance.portable(run.recipe),
@@ -196,27 +168,5 @@ def _describe(
             tools=run.tools,
             data=run.data,
         ),
-        files=_records(folder),
+        files=closing.records(folder),
     )
-
-
-def _records(folder: Path) -> dict[str, FileRecord]:
-    found = {p.relative_to(folder).as_posix(): p for p in fingerprint.files_below(folder)}
-    return {
-        name: FileRecord(size=found[name].stat().st_size, sha256=fingerprint.of_file(found[name]))
-        for name in sorted(found)
-    }
-
-
-def _fix_modes(folder: Path) -> None:
-    """The modes of the archive, whatever the umask."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.name == "run.py" else 0o644)
-
-
-def _replace(new: Path, place: Path) -> Path:
-    """Move `new` to `place`; what was there goes with the temporary folder that `new` lies in."""
-    if place.is_dir() and not place.is_symlink():
-        place.rename(new.with_name(f"old-{place.name}"))
-    new.replace(place)
-    return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from optimizer.bundle.manifest import Manifest, Recommended
+from optimizer.bundle.runner import runner
 from optimizer.console import size
 from optimizer.values import Measurement, Signature, TensorSpec
 
@@ -19,14 +20,14 @@ def readme(manifest: Manifest) -> str:
         f"# {manifest.bundle}",
         "",
         f"The variant `{manifest.variant}` of `{manifest.name}` for {runtime.distribution}: {size(model)} in the "
-        f"format {manifest.format}, running as {runtime.precision}. Built by optc {manifest.version} on "
+        f"format {manifest.format}, {'typed' if manifest.pending else 'running'} as {runtime.precision}. Built by optc {manifest.version} on "
         f"{manifest.created[:10]}.",
         "",
         *_warning(manifest),
         "## Run",
         "",
         "```sh",
-        f"pip install numpy {runtime.distribution}=={runtime.version}",
+        f"pip install numpy {' '.join([f'{runtime.distribution}=={runtime.version}', *runner(manifest.target).needs])}",
         "python run.py                  # the packed samples against their expected outputs",
         "python run.py --input x.npz --output y.npz",
         "optc verify .                  # every byte, then the samples",
@@ -84,6 +85,12 @@ def _licenses(manifest: Manifest) -> list[str]:
 
 
 def _warning(manifest: Manifest) -> list[str]:
+    if manifest.pending:
+        return [
+            f"**It has not been measured yet: {manifest.pending}.** Where it runs, `optc measure` gives it its numbers "
+            "and judges its gates; its samples hold the outputs of the ONNX model that it was built from.",
+            "",
+        ]
     if not manifest.accepted:
         return []
     gates = "; ".join(f"`{gate}`" for gate in manifest.accepted)

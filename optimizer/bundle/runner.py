@@ -18,9 +18,17 @@ class Runner:
 
     distribution: str
     suffix: str
+    template: str
+    module: str = ""  # where one template serves several
+    needs: tuple[str, ...] = ()  # further distributions
 
 
-RUNNERS = {"onnxruntime": Runner("onnxruntime", ".onnx"), "openvino": Runner("openvino", ".xml")}
+RUNNERS = {
+    "onnxruntime": Runner("onnxruntime", ".onnx", "onnxruntime"),
+    "openvino": Runner("openvino", ".xml", "openvino"),
+    "tensorrt": Runner("tensorrt", ".plan", "tensorrt", "tensorrt", ("cuda-bindings",)),
+    "tensorrt-rtx": Runner("tensorrt-rtx-cu13", ".plan", "tensorrt", "tensorrt_rtx", ("cuda-bindings",)),
+}
 
 
 def runner(target: str) -> Runner:
@@ -40,11 +48,12 @@ def runner(target: str) -> Runner:
 def script(manifest: Manifest) -> str:
     """The text of run.py."""
     names = [t.name for t in manifest.signature.inputs]
+    needs = " and ".join(runner(manifest.target).needs)
     parts = {
-        "{distribution}": manifest.runtime.distribution,
+        "{distribution}": manifest.runtime.distribution + (f", {needs}" if needs else ""),
         "{version}": manifest.runtime.version,
         "{example}": "{" + ", ".join(f'"{n}": {n if n.isidentifier() else "array"}' for n in names) + "}",
-        "{load}": _template(manifest.target),
+        "{load}": _template(runner(manifest.target).template).replace("{module}", runner(manifest.target).module),
     }
     return re.sub("|".join(map(re.escape, parts)), lambda m: parts[m[0]], _template("run"))
 

@@ -256,5 +256,7 @@ def _findings(manifest: Manifest) -> Iterator[str]:
         yield f"{runtime.distribution} is not installed here; measured with {runtime.version}"
     elif installed != runtime.version:
         yield f"{runtime.distribution} {installed} is installed here; measured with {runtime.version}"
+    if manifest.pending:
+        yield f"not measured yet ({manifest.pending}): optc measure completes it where it runs"
     if manifest.accepted:
         yield f"packed although these gates did not pass: {'; '.join(manifest.accepted)}"

@@ -145,6 +145,8 @@ def _summary(
     for candidate in run.candidates:
         if candidate.skipped:
             screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
+    for target, reason in {c.target: c.pending for c in run.candidates if c.pending}.items():
+        screen.print(f"pending  {target}: {reason}")
     for line in report.loads(run):
         screen.print(line)
     trials.verdicts(screen, run)

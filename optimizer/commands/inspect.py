@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from optimizer.commands import console, options
-from optimizer.inspection import Asked, look
+from optimizer.errors import EXIT_USAGE
+from optimizer.inspection import Asked, look, preflight
 
 
 def inspect(
@@ -26,9 +27,14 @@ def inspect(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="weights of a model by entry")] = None,
     task: Annotated[str | None, typer.Option(help="Hugging Face task of a model folder")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="say instead whether this target takes the model (.onnx), without building it")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
     """Show what a model, an artifact, a bundle, a recipe or a run record holds."""
     asked = Asked(options.dims(dim or [], "batch=8"), options.written_inputs(input or []), weights, task)
-    view = look(thing, asked)
+    view = preflight(thing, target) if target else look(thing, asked)
     console(ctx).print(jsonlib.dumps(view.document, indent=1) if json else view.text)
+    if view.refused:
+        raise typer.Exit(EXIT_USAGE)

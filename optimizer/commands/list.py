@@ -45,6 +45,8 @@ def _show(screen: Console, item: Item, width: int, options: bool) -> None:
     if item.trouble:
         first = item.trouble.splitlines()[0]
         screen.print(f"  {'':<{width}}{screen.style('not usable here:', 'yellow')} {first}")
+    if item.pending:
+        screen.print(f"  {'':<{width}}{screen.style('builds here, does not run:', 'yellow')} {item.pending}")
     if options and item.options:
         rows = [[o.name, o.type, "required" if o.default is None else o.default, o.description] for o in item.options]
         for line in table(rows, ["option", "type", "default", "meaning"]).splitlines():

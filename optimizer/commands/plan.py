@@ -63,13 +63,15 @@ def _show(screen: Console, planned: Plan, store: Store) -> None:
         [
             c.name,
             c.skipped or f"{len(c.steps)} steps",
-            _evaluation(evaluations.get(c.name)),
+            "pending" if c.pending else _evaluation(evaluations.get(c.name)),
             planned.baselines[c.name] or "-",
         ]
         for c in planned.candidates
     ]
     screen.print(table(rows, ["candidate", "made by", "accuracy", "compared with"]))
     screen.print()
+    for target, why_not in {c.target: c.pending for c in planned.candidates if c.pending}.items():
+        screen.print(f"pending  {target}: {why_not}. It is built here, and measured by optc measure where it runs")
     hits = sum(text == "in the store" for text in why.values())
     screen.print(f"{len(why)} steps: {hits} in the store, {len(why) - hits} to build; gates: {len(planned.gates)}")
     told = {found.gate: found for found in resolution.foretell(planned, store)}
@@ -134,7 +136,13 @@ def _document(planned: Plan, store: Store) -> dict[str, Any]:
             for s in planned.steps
         ],
         "candidates": [
-            {"name": c.name, "steps": list(c.steps), "skipped": c.skipped, "baseline": planned.baselines[c.name]}
+            {
+                "name": c.name,
+                "steps": list(c.steps),
+                "skipped": c.skipped,
+                "pending": c.pending,
+                "baseline": planned.baselines[c.name],
+            }
             for c in planned.candidates
         ],
         "data": {role: {"name": d.name, "digest": d.digest} for role, d in planned.data.items()},

@@ -17,6 +17,8 @@ FORMATS = {
     "torch": "optimizer.formats.torch",
     "onnx": "optimizer.formats.onnx",
     "openvino": "optimizer.formats.openvino",
+    "tensorrt": "optimizer.formats.tensorrt",
+    "tensorrt-rtx": "optimizer.formats.tensorrt",
 }
 
 

@@ -79,6 +79,9 @@ def _verdict(gate: Gate, candidate: Candidate, found: Measurement | None, eviden
     if candidate.skipped is not None:
         reason = f"{candidate.name} was not built: {candidate.skipped}"
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
+    if found is None and candidate.pending is not None:
+        reason = f"Pending: {candidate.pending}. Measure its bundle where it runs: optc measure BUNDLE."
+        return Verdict(gate.text, candidate.name, "inconclusive", reason)
     if found is None:
         return Verdict(gate.text, candidate.name, "inconclusive", _missing(gate, candidate.name))
     if gate.unit not in ("", found.unit):

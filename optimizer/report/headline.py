@@ -37,6 +37,10 @@ def verdict_detail(run: Run, named: bool = False) -> str:
     """The sentence after the word; with `named`, the first checks that do not hold by name."""
     skipped = sum(c.skipped is not None for c in run.candidates)
     tail = f" {numerals.count(skipped, 'candidate was', 'candidates were')} skipped." if skipped else ""
+    waiting = sum(c.pending is not None for c in run.candidates)
+    tail += (
+        f" {numerals.count(waiting, 'candidate waits', 'candidates wait')} to be measured elsewhere." if waiting else ""
+    )
     if run.verdicts:
         return _counted(run, named) + tail
     built = len(run.candidates) - skipped

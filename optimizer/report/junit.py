@@ -18,6 +18,8 @@ from optimizer.report.text import clean
 from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run, Verdict
 
+NOT_GATED = "no gate judges this candidate"
+
 
 def junit(run: Run) -> str:
     """The XML document of a run."""
@@ -61,7 +63,7 @@ def _suite(run: Run, candidate: Candidate, verdicts: list[Verdict], place: int) 
         _case(suite, candidate, verdict)
     if not verdicts:
         case = ET.SubElement(suite, "testcase", _named(candidate, "gates"))
-        ET.SubElement(case, "skipped", {"message": clean(candidate.skipped or "no gate judges this candidate")})
+        ET.SubElement(case, "skipped", {"message": clean(candidate.skipped or candidate.pending or NOT_GATED)})
     ET.SubElement(suite, "system-out")
     ET.SubElement(suite, "system-err")
     return suite

@@ -13,7 +13,10 @@ from optimizer.report.searched import searched
 from optimizer.report.worst import worst_slice
 from optimizer.values import Candidate, Run
 
-ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖"}
+ICONS = {
+    "pass": "✅", "fail": "❌", "inconclusive": "⚠️", "not gated": "➖", "baseline": "➖", "skipped": "➖",
+    "pending": "⏳",
+}  # fmt: skip
 COLUMNS = (
     ("latency.p50", "absolute"),
     ("latency.p95", "absolute"),

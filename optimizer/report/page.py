@@ -47,6 +47,7 @@ def html(run: Run) -> str:
             verdicts=_judged(run),
             results=results(found),
             skipped=[c for c in run.candidates if c.skipped is not None],
+            waiting={c.target: c.pending for c in run.candidates if c.pending is not None},
             accuracy=figures.accuracy(found),
             sliced=sliced(found),
             worst=worst_slice(run),

@@ -40,7 +40,7 @@ class ResultRow:
     colour: int
     cells: tuple[Cell, ...]
     precision: str
-    outcome: str  # pass, fail, inconclusive, baseline, not gated, skipped
+    outcome: str  # pass, fail, inconclusive, baseline, not gated, skipped, pending
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ def _row(found: Index, c: Candidate, setting: Setting | None) -> ResultRow:
         return ResultRow(c, colour, (Cell("-"),) * blank, "-", "skipped")
     baseline = found.is_baseline(c)
     relative = {m.metric for m in found.run.measurements if m.relation == "absolute" and m.against}
+    if c.pending is not None:
+        waiting = (Cell("pending"),) * (len(found.metrics) + len(_dropped(found)) + 2)
+        judged = "fail" if outcome_of(found.run, c) == "fail" else "pending"
+        return ResultRow(c, colour, (*waiting, _size(found, c)), short_precision(c.precision), judged)
     cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in found.metrics]
     cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in _dropped(found)]
     cells.append(_latency(found, c, setting))

@@ -132,6 +132,14 @@ def _targets(recipe: Recipe, spec: AutoSpec, where: str) -> tuple[str, ...]:
             f"{where}: none of the targets {', '.join(known)} can be shipped",
             f"add one of {', '.join(RUNNERS)} to the recipe's targets, or name targets in {STEP}",
         )
+    for name in found:
+        plugin = registry.load("targets", name)
+        waits = plugin.pending() if hasattr(plugin, "pending") else None
+        if waits:
+            raise OptimizerError(
+                f"{where}: a search measures every trial, and what is built for {name} cannot run here: {waits}",
+                f"search on other targets ({STEP}: {{targets: [...]}}), or where it runs",
+            )
     return found
 
 

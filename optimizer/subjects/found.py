@@ -15,6 +15,7 @@ from optimizer import bundle, fingerprint, formats, registry, shorthand
 from optimizer.bundle import replay, runner, samples
 from optimizer.console import Console
 from optimizer.errors import OptimizerError, unknown
+from optimizer.formats.tensorrt import facts
 from optimizer.inspection import ARCHIVES, KEY, read_run
 from optimizer.protocols import Feeds
 from optimizer.recipe import ModelSpec
@@ -100,11 +101,13 @@ def _folder(path: Path, pick: str | None, place: Place) -> list[Found]:
         return [_torch(str(path.absolute()), place)]
     inner = path / "files" if (path / "entry.json").is_file() else path
     kind = next((kind for name, kind in MODEL_FILES.items() if (inner / name).is_file()), None)
+    if (inner / "model.plan").is_file():
+        kind = facts.load(inner).flavour
     if kind is None:
         names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise OptimizerError(
             f"{path} holds no model; found: {names}",
-            "a folder has model.onnx, model.xml, module.json, manifest.json (bundle), run.json or config.json",
+            "a folder has model.onnx, model.xml, model.plan, module.json, manifest.json (bundle), run.json or config.json",
         )
     return [_artifact(path, read(kind, inner))]
 

@@ -94,7 +94,7 @@ def _numbered(names: Sequence[str], targets: Sequence[str]) -> list[str]:
 
 def _usable(target: str) -> Any:
     plugin = registry.load("targets", target)
-    reason = plugin.probe()
+    reason = plugin.probe() or (plugin.pending() if hasattr(plugin, "pending") else None)
     if reason:
         raise OptimizerError(f"the target '{target}' is not usable here: {reason}", "optc doctor shows all targets")
     return plugin

@@ -15,7 +15,7 @@ from optimizer import dataset, fingerprint, gates, machine, registry, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.measure import accuracy
-from optimizer.recipe import DataRef, DataSpec
+from optimizer.recipe import DataRef, DataSpec, Use
 from optimizer.store import Store, StoredEntry
 from optimizer.subjects import Opened
 from optimizer.trial import record
@@ -31,7 +31,7 @@ class Flags:
 
     data: str
     label: str | None = None
-    metrics: Sequence[str] = ()
+    metrics: Sequence[str | Use] = ()  # a name alone, or with options
     baseline: str | None = None
     max_drop: str | None = None
     batch: int = 32
@@ -113,10 +113,13 @@ def plan(flags: Flags) -> Task:
     return Task(spec, dataset.digest(spec), metrics, parsed)
 
 
-def _metric(name: str) -> tuple[str, tuple[Any, Any]]:
+def _metric(asked: str | Use) -> tuple[str, tuple[Any, Any]]:
     """A metric by its name, or by file.py:callable."""
+    name, own = (asked.name, asked.options) if isinstance(asked, Use) else (asked, {})
     plugin = registry.load("metrics", "python" if ":" in name else name)
-    options = schema.parse(plugin.Options, {"entry": name} if ":" in name else {}, f"--metric {name}", Path.cwd())
+    options = schema.parse(
+        plugin.Options, {**own, **({"entry": name} if ":" in name else {})}, f"--metric {name}", Path.cwd()
+    )
     return name.rpartition(":")[2], (plugin, options)
 
 
@@ -138,6 +141,8 @@ def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Con
         "tools": {name: machine.version_of(name) for name in plugin.TOOLS},
         "isa": machine.isa_digest(machine.here()),
     }
+    if hasattr(plugin, "runs_on"):
+        ingredients["device"] = plugin.runs_on(options)
     key = fingerprint.of_value(ingredients)
     with store.lock(key):
         entry = store.get(key)

@@ -1,0 +1,90 @@
+"""tensorrt-rtx: ONNX -> an engine of TensorRT-RTX, built on any machine for the GPUs that are named, run on those."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from optimizer.formats.tensorrt import flavour, scheme
+from optimizer.formats.tensorrt.flavour import RTX as FLAVOUR
+from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
+from optimizer.protocols import Context, Session
+from optimizer.values import Artifact
+
+if TYPE_CHECKING:
+    from optimizer.formats.tensorrt.preflight import Preflight
+
+VERSION = 1
+CONSUMES = ("onnx",)
+PRODUCES = FLAVOUR.name
+TOOLS = FLAVOUR.tools()
+DATA: tuple[str, ...] = ()
+SCHEMED = False
+LIMIT = scheme.LIMIT
+COMPILE = (*COMPILED, "capabilities")
+SEARCH = ({"tf32": True}, {"cuda_graph": True})
+SCHEME = scheme.of(FLAVOUR)
+
+
+class Options(EngineOptions):
+    """How an engine is built and run."""
+
+    capabilities: tuple[Literal["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"], ...] = Field(
+        (), description="compute capabilities that the engine is built for; default: 8.0, 8.6, 8.9, 12.0 and newer"
+    )
+
+
+def probe() -> str | None:
+    """None when engines can be built here, with or without a GPU, else what is missing and how to get it."""
+    return flavour.absent(FLAVOUR)
+
+
+def pending() -> str | None:
+    """None when engines can be run here, else why measurements have to wait."""
+    return flavour.unrunnable(FLAVOUR)
+
+
+def built_as(artifact: Artifact) -> str:
+    """The types that the engine was built with, in words: all that can be said of one that has not run."""
+    from optimizer.formats.tensorrt import layers
+
+    return layers.told(artifact.path)
+
+
+def oracle(artifact: Artifact) -> Artifact:
+    """The ONNX model that the engine was built from, which says what its outputs should be."""
+    return scheme.oracle(artifact)
+
+
+def preflight(file: Path) -> Preflight:
+    """Every node of an ONNX file that would be refused, without building anything."""
+    from optimizer.formats.tensorrt import preflight as checks
+
+    return checks.look(FLAVOUR, file)
+
+
+def runs_on(options: Options) -> dict[str, str | None]:
+    """What of this machine decides the numbers that an engine gives."""
+    return flavour.runs_on(options.device)
+
+
+def limit(source: Artifact) -> float | None:
+    """How far an engine may lie from its ONNX model in ONNX Runtime."""
+    return scheme.limit(source)
+
+
+def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
+    """Build the engine: what does not depend on the GPU now, the rest when it is first run on one."""
+    from optimizer.formats.tensorrt import build
+
+    build.compile(FLAVOUR, source, options, ctx, out, build.Reach(options.capabilities))
+
+
+def open(artifact: Artifact, options: Options) -> AbstractContextManager[Session]:  # the protocol's name
+    """A session on the engine, on the GPU `options.device`."""
+    from optimizer.formats.tensorrt import session
+
+    return session.opened(FLAVOUR, artifact, options)

@@ -1,0 +1,51 @@
+"""The digits recipe for TensorRT-RTX through the command line, on a machine without a GPU: built whole, measured later."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optimizer import bundle, schema
+from optimizer.formats.tensorrt import facts
+from optimizer.targets import tensorrt_rtx as rtx
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(
+    rtx.probe() is not None or rtx.pending() is None,
+    reason=str(rtx.probe() or "this machine has a GPU: the recipe is measured, tests/slow/test_published.py"),
+)
+
+OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
+QUICK = """
+extends: vision/digits-tensorrt
+measure: {latency: {batch: [1]}}
+"""
+
+
+def test_engines_are_built_typed_and_packed_and_no_number_is_made_up(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    command = [*OPTC, "build", "quick.yaml", "--store", "store", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 4, done.stdout + done.stderr
+    run = schema.load_run((tmp_path / "out/run.json").read_bytes(), "run.json")
+    assert {m.metric for m in run.measurements} == {"size"}
+    precisions = {c.variant: str(c.precision) for c in run.candidates}
+    assert precisions["fp32"] == "float32"
+    assert precisions["fp16"].startswith("float16")
+    assert precisions["int8"].startswith("int8 (7 of 7 convolutions and matrix products)")
+    assert all(c.pending for c in run.candidates)
+    packed = sorted((tmp_path / "out/bundles").glob("*.tar.gz"))
+    assert [p.name.split("-")[1] for p in packed] == ["fp16", "fp32", "int8"]
+    for path in packed:
+        assert bundle.verify(path, run_samples=False).manifest.pending
+    engine = tmp_path / "out/bundles/quick-int8-tensorrt-rtx/model"
+    told = facts.load(engine)
+    assert [dict(p.ranges) for p in told.ranges()] == [{"batch": (1, 1, 1)}, {"batch": (2, 32, 32)}]
+    manifest = json.loads((engine.parent / "manifest.json").read_text())
+    assert manifest["measurements"] == [m for m in manifest["measurements"] if m["metric"] == "size"]
+    again = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=240)
+    assert f"({len(run.steps)} reused)" in again.stdout
