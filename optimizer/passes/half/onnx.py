@@ -33,7 +33,7 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
     known = floats(model)
-    wide = dict.fromkeys(_crashing(model) - kept, CRASHES) if ctx.wanted("half").target == "onnxruntime" else {}
+    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES)
     if options.guarded:
         given = samples(source, options, ctx)
         wide |= guard.reasons(model, known, {*kept, *wide}, options.margin, given.look, given.progress)
@@ -49,7 +49,8 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
 def _crashing(model: onnx.ModelProto) -> set[str]:
     """Products behind a transpose that swaps batch and rows, as behind a recurrent layer with the batch first, and it.
 
-    ONNX Runtime (seen: 1.32, CPU) fuses the two, and a segmentation fault follows where either is float16.
+    ONNX Runtime (seen: 1.32, CPU) fuses the two, and a segmentation fault follows where either is float16. Whatever
+    target the model is for, ONNX Runtime computes what its outputs should be.
     """
     swaps = {
         node.output[0]: node.name
