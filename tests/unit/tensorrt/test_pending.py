@@ -61,7 +61,7 @@ def recipe(tmp_path: Path) -> Path:
             "evaluate": {"source": {"npz": {"path": "data.npz"}}, "label": "label"},
         },
         "variants": {"fp32": [], "int8": ["quantize.static"]},
-        "targets": [{"onnxruntime": {"graph_optimization": "basic"}}],
+        "targets": [{"onnxruntime": {"spinning": False}}],
         "baseline": "fp32",
         "measure": {
             "metrics": ["top1", "agreement"],
@@ -159,7 +159,7 @@ def test_measure_completes_bundles_where_they_run(
     assert {m.pending for m in found.values()} == {None}
     assert {m.metric for m in found["int8"].measurements} >= {"top1", "agreement", "latency.p50"}
     assert found["int8"].runtime.precision.startswith("int8")
-    assert found["int8"].runtime.options["graph_optimization"] == "basic"
+    assert found["int8"].runtime.options["spinning"] is False
     assert '"pending"' not in (out / "bundles/wait-int8-onnxruntime/manifest.json").read_text()
     assert bundle.verify(out / "bundles/wait-int8-onnxruntime").replayed is not None
 
