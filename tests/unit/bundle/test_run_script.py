@@ -106,7 +106,9 @@ def test_every_runner_imports_only_numpy_and_its_runtime(folder: Path, target: s
     tree = ast.parse(text)
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert imported - set(sys.stdlib_module_names) == {"numpy", distribution}
+    own = runner.RUNNERS[target].module or distribution
+    more = {"cuda.bindings"} if "cuda-bindings" in runner.RUNNERS[target].needs else set()
+    assert imported - set(sys.stdlib_module_names) == {"numpy", own, *more}
     assert 'outputs = model({"image": image})' in text
     assert "{load}" not in text
 

@@ -169,6 +169,9 @@ class Engine:
     def create_runtime_config(self) -> Config:
         return Config()
 
+    def create_engine_inspector(self) -> Any:
+        return SimpleNamespace(get_engine_information=lambda form: "Layers:\nName: double, LayerType: Scale, Inputs: []")
+
     def create_execution_context(self, config: Any = None) -> Context | None:
         if not self.room:
             return None
@@ -188,4 +191,8 @@ class Config:
         self.cache = cache
 
 
-LIBRARY = SimpleNamespace(nptype=np.dtype, CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"))
+LIBRARY = SimpleNamespace(
+    nptype=np.dtype,
+    CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"),
+    LayerInformationFormat=SimpleNamespace(ONELINE="lines"),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -54,8 +55,8 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    """A machine with a GPU that TensorRT-RTX knows."""
+def gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
+    """A machine with a GPU that TensorRT-RTX knows, once the bundle was built on one without."""
     real, cuda = flavours.library(flavours.RTX), Cuda()
     versions = machine.version_of
     opened = SimpleNamespace(deserialize_cuda_engine=lambda plan: Engine(cuda, (1, 16)))
@@ -65,7 +66,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     monkeypatch.setattr(machine, "version_of", lambda name: "13.0" if name == "cuda-bindings" else versions(name))
     monkeypatch.setattr(device, "runtime", lambda: cuda)
     monkeypatch.setattr(flavours, "library", lambda flavour: fake)
-    return cuda
+    machine.here.cache_clear()
+    yield cuda
+    machine.here.cache_clear()
 
 
 def manifest(folder: Path) -> Manifest:

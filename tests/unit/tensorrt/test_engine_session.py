@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_stand_in import LIBRARY, Cuda, Engine
+from gpu_stand_in import LIBRARY, Config, Cuda, Engine
 
 from optimizer.errors import OptimizerError
 from optimizer.formats.tensorrt import facts
@@ -118,12 +118,6 @@ def test_a_graph_runs_first_and_is_recorded_then(bench: Bench) -> None:
 
 
 def test_tensorrt_rtx_records_by_itself(bench: Bench) -> None:
-    class Config:
-        cuda_graph_strategy = None
-
-        def set_runtime_cache(self, cache: object) -> None:
-            self.cache = cache
-
     made: list[Config] = []
     bench.engine.create_runtime_config = lambda: made.append(Config()) or made[-1]  # type: ignore[attr-defined]
     session = bench.session(cache=object(), cuda_graph=True)
