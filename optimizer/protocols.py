@@ -173,8 +173,8 @@ class Target(Pass, Protocol):
     only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
     `pending() -> str | None`, for a target that can be built where it cannot be run: why measurements have to wait;
     then also `built_as(artifact) -> str`, the precision that its files tell, and `oracle(artifact) -> Artifact`, the
-    ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the nodes of an
-    ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
+    ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the nodes
+    of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
     `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
     numbers. Options may have `fitted(batches, dims) -> Options`, themselves with the sizes that a recipe will ask for.
     """

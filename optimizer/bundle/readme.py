@@ -15,12 +15,13 @@ NOT_STATED = "not stated by the recipe"
 def readme(manifest: Manifest) -> str:
     """README.md: what it is, how to run and check it, what it takes and gives, what was measured."""
     there, runtime = manifest.environment, manifest.runtime
+    how = "typed" if manifest.pending else "running"
     model = sum(r.size for name, r in manifest.files.items() if name.startswith("model/"))
     lines = [
         f"# {manifest.bundle}",
         "",
         f"The variant `{manifest.variant}` of `{manifest.name}` for {runtime.distribution}: {size(model)} in the "
-        f"format {manifest.format}, {'typed' if manifest.pending else 'running'} as {runtime.precision}. Built by optc {manifest.version} on "
+        f"format {manifest.format}, {how} as {runtime.precision}. Built by optc {manifest.version} on "
         f"{manifest.created[:10]}.",
         "",
         *_warning(manifest),

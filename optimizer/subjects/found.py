@@ -107,7 +107,7 @@ def _folder(path: Path, pick: str | None, place: Place) -> list[Found]:
         names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise OptimizerError(
             f"{path} holds no model; found: {names}",
-            "a folder has model.onnx, model.xml, model.plan, module.json, manifest.json (bundle), run.json or config.json",
+            f"a folder has {', '.join(MODEL_FILES)}, model.plan, manifest.json (bundle), run.json or config.json",
         )
     return [_artifact(path, read(kind, inner))]
 

@@ -1,4 +1,4 @@
-"""The digits recipe for TensorRT-RTX through the command line, on a machine without a GPU: built whole, measured later."""
+"""The digits recipe for TensorRT-RTX by the command line, on a machine without a GPU: built whole, measured later."""
 
 from __future__ import annotations
 

@@ -66,5 +66,7 @@ class Built:
 
 def machine_with(monkeypatch: pytest.MonkeyPatch, *gpus: cuda.Gpu, reason: str | None = None) -> None:
     """Let the survey find these GPUs, or the reason why there is none."""
-    found = cuda.Survey(gpus, "580.65.06, CUDA 13.0" if gpus else None, reason if reason or gpus else "no driver; install one")
+    found = cuda.Survey(
+        gpus, "580.65.06, CUDA 13.0" if gpus else None, reason if reason or gpus else "no driver; install one"
+    )
     monkeypatch.setattr(cuda, "survey", lambda: found)

@@ -1,7 +1,7 @@
 """A CUDA runtime and an engine in ordinary memory, which keep the rules that the real ones have.
 
-Copies go through addresses, a recording holds launches back until it is replayed, a shape outside the current profile is
-refused, and memory that is used after it was freed, or never freed, is noticed.
+Copies go through addresses, a recording holds launches back until it is replayed, a shape outside the current profile
+is refused, and memory that is used after it was freed, or never freed, is noticed.
 """
 
 from __future__ import annotations
@@ -170,7 +170,9 @@ class Engine:
         return Config()
 
     def create_engine_inspector(self) -> Any:
-        return SimpleNamespace(get_engine_information=lambda form: "Layers:\nName: double, LayerType: Scale, Inputs: []")
+        return SimpleNamespace(
+            get_engine_information=lambda form: "Layers:\nName: double, LayerType: Scale, Inputs: []"
+        )
 
     def create_execution_context(self, config: Any = None) -> Context | None:
         if not self.room:

@@ -1,6 +1,6 @@
 """Built here, measured elsewhere: from the plan to the completed bundle, with a target that pretends to need a GPU.
 
-ONNX Runtime stands in for TensorRT: where it is told that it cannot run, all of a build, a bundle and `optc measure` must
+ONNX Runtime stands in for TensorRT: where it is told that it cannot run, a build, a bundle and `optc measure` must
 do without its sessions; once it can, `optc measure` must complete what waited.
 """
 
