@@ -18,7 +18,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from optimizer import schema
 from optimizer.errors import OptimizerError
 from optimizer.schema import Strict
-from optimizer.values import DataRecord, Measurement, Signature, Verdict
+from optimizer.values import DataRecord, Machine, Measurement, Signature, Verdict
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -72,6 +72,11 @@ class Environment(Strict):
     os: str
     python: str
     digest: str
+
+
+def environment(machine: Machine) -> Environment:
+    """A machine as a manifest tells it."""
+    return Environment(**{name: getattr(machine, name) for name in Environment.model_fields})
 
 
 class Provenance(Strict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from optimizer import fingerprint, machine, registry, schema
 from optimizer.bundle import closing, outputs, provenance, runner, samples
-from optimizer.bundle.manifest import Environment, Manifest, Provenance, Runtime, Sample
+from optimizer.bundle.manifest import Manifest, Provenance, Runtime, Sample, environment
 from optimizer.bundle.outputs import Told
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Feeds
@@ -128,7 +128,6 @@ def _describe(
 ) -> Manifest:
     verdicts, accepted = provenance.verdicts(run, chosen.name, allow_failed=True)
     distribution = runner.runner(chosen.target).distribution
-    there = run.machine
     return Manifest(
         version=run.version,
         bundle=folder.name,
@@ -147,14 +146,7 @@ def _describe(
             precision=told.precision,
             recommended=provenance.recommended(run, chosen.name),
         ),
-        environment=Environment(
-            architecture=there.architecture,
-            isa=there.isa,
-            cpu=there.cpu,
-            os=there.os,
-            python=there.python,
-            digest=there.digest,
-        ),
+        environment=environment(run.machine),
         samples=tuple(packed),
         tolerance=told.tolerance,
         measurements=provenance.measurements(run, chosen.name),

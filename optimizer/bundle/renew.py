@@ -11,7 +11,7 @@ import numpy as np
 
 from optimizer import formats, machine, registry, schema
 from optimizer.bundle import closing, outputs, samples
-from optimizer.bundle.manifest import Environment, Manifest
+from optimizer.bundle.manifest import Manifest, environment
 from optimizer.bundle.replay import artifact
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Context
@@ -58,7 +58,7 @@ def rebuilt(folder: Path, manifest: Manifest, changes: Mapping[str, Any], out: P
         draft = manifest.model_copy(
             update={
                 "runtime": runtime,
-                "environment": environment(),
+                "environment": environment(machine.here()),
                 "measurements": (),
                 "verdicts": (),
                 "accepted": (),
@@ -80,21 +80,8 @@ def measured(
         _carry(folder, manifest, fresh)
         shutil.copytree(folder / "model", fresh / "model")
         _write_expected(fresh, manifest, expected)
-        draft = manifest.model_copy(update={**found, "environment": environment(), "pending": None})
+        draft = manifest.model_copy(update={**found, "environment": environment(machine.here()), "pending": None})
         return closing.deliver(fresh, draft, out)
-
-
-def environment() -> Environment:
-    """This machine, as a manifest tells it."""
-    here = machine.here()
-    return Environment(
-        architecture=here.architecture,
-        isa=here.isa,
-        cpu=here.cpu,
-        os=here.os,
-        python=here.python,
-        digest=here.digest,
-    )
 
 
 def _carry(folder: Path, manifest: Manifest, fresh: Path) -> None:

@@ -6,11 +6,13 @@ Every algorithm that changes weights before they are quantized sees the model th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from optimizer.formats.nodes import captured
 
 if TYPE_CHECKING:
     import onnx
@@ -54,9 +56,9 @@ class Graph:
         self.makers = {name: node for node in graph.node for name in node.output if name}
         self.readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
-            for name in dict.fromkeys((*node.input, *_captured(node))):
+            for name in dict.fromkeys((*node.input, *captured([node]))):
                 self.readers[name].append(node)
-        self._uses = Counter(name for node in graph.node for name in (*node.input, *_captured(node)))
+        self._uses = Counter(name for node in graph.node for name in (*node.input, *captured([node])))
         self._uses.update(value.name for value in graph.output)  # whoever runs the model reads these
         self._shapes = {
             value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -106,15 +108,6 @@ class Graph:
         if found is None or (bias and not self.own(bias)):
             return None
         return Layer(node, node.input[1], *found, bias)
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the bodies of a loop or a branch read; those of the outer graph are among them."""
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
-            for inner in body.node:
-                yield from inner.input
-                yield from _captured(inner)
 
 
 def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int, int, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from optimizer.selectors import Node
@@ -62,6 +62,17 @@ def onnx_nodes(model: onnx.ModelProto) -> list[Node]:
         Node(node.name, (node.op_type,), _aliases(node.name, node.output, (n for n in node.input if n in weights)))
         for node in model.graph.node
     ]
+
+
+def captured(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """Names that the bodies of loops and branches read or give on, once per use; the outer graph's are among them."""
+    for node in nodes:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                for inner in body.node:
+                    yield from inner.input
+                yield from captured(body.node)
+                yield from (value.name for value in body.output)
 
 
 def _aliases(name: str, outputs: Iterable[str], weights: Iterable[str]) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def make_unique(graph: onnx_ir.Graph) -> list[str]:
             continue
         if value.name in seen:
             renamed.append(str(value.name))
-            value.name = _fresh(str(value.name), taken)
+            value.name = fresh(str(value.name), taken)
             taken.add(value.name)
         seen.add(str(value.name))
     return renamed
@@ -139,11 +139,12 @@ def _free(graph: onnx_ir.Graph, names: set[str]) -> None:
     taken = {str(v.name) for v in _values(graph)} | names
     for value in list(graph.initializers.values()):
         if value.name in names:
-            value.name = _fresh(str(value.name), taken)
+            value.name = fresh(str(value.name), taken)
             taken.add(str(value.name))
 
 
-def _fresh(name: str, taken: set[str]) -> str:
+def fresh(name: str, taken: set[str]) -> str:
+    """The name with the first number behind it that makes it a new one."""
     number = 1
     while f"{name}_{number}" in taken:
         number += 1

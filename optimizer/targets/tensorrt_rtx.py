@@ -27,6 +27,7 @@ LIMIT = scheme.LIMIT
 COMPILE = (*COMPILED, "capabilities")
 SEARCH = ({"tf32": True}, {"cuda_graph": True})
 SCHEME = scheme.of(FLAVOUR)
+oracle, limit = scheme.oracle, scheme.limit
 
 
 class Options(EngineOptions):
@@ -54,11 +55,6 @@ def built_as(artifact: Artifact) -> str:
     return layers.told(artifact.path)
 
 
-def oracle(artifact: Artifact) -> Artifact:
-    """The ONNX model that the engine was built from, which says what its outputs should be."""
-    return scheme.oracle(artifact)
-
-
 def preflight(file: Path) -> Preflight:
     """Every node of an ONNX file that would be refused, without building anything."""
     from optimizer.formats.tensorrt import preflight as checks
@@ -69,11 +65,6 @@ def preflight(file: Path) -> Preflight:
 def runs_on(options: Options) -> dict[str, str | None]:
     """What of this machine decides the numbers that an engine gives."""
     return flavour.runs_on(options.device)
-
-
-def limit(source: Artifact) -> float | None:
-    """How far an engine may lie from its ONNX model in ONNX Runtime."""
-    return scheme.limit(source)
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:

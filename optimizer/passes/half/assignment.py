@@ -90,14 +90,3 @@ def _bodies(node: onnx.NodeProto) -> bool:
 def casts(node: onnx.NodeProto) -> bool:
     """Whether a node is a cast to float32."""
     return node.op_type == "Cast" and any(a.name == "to" and a.i == FLOAT for a in node.attribute)
-
-
-def captured(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """Names that the bodies of loops and branches read; those of the graph around them are among them."""
-    found: set[str] = set()
-    for node in nodes:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                found |= {name for inner in body.node for name in inner.input} | captured(body.node)
-                found |= {value.name for value in body.output}
-    return found

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats import onnx_ready
+from optimizer.formats.nodes import captured
+from optimizer.formats.onnx_names import fresh
 from optimizer.formats.quiet import quiet
 from optimizer.passes.half import masks, numbers
-from optimizer.passes.half.assignment import FLOAT, FLOAT16, Assignment, captured, casts
+from optimizer.passes.half.assignment import FLOAT, FLOAT16, Assignment, casts
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +36,7 @@ def converted(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) ->
     graph = model.graph
     made = {name for node in graph.node for name in node.output}
     outputs = [value for value in graph.output if value.name in made and value.name in assigned.floats]
-    fixed = {value.name for value in outputs} | (captured(graph.node) & made & assigned.floats)
+    fixed = {value.name for value in outputs} | ({*captured(graph.node)} & made & assigned.floats)
     wide = [node.name for index, node in enumerate(graph.node) if not assigned.narrow(index) or casts(node)]
     order = [value.name for value in graph.output]
 
@@ -95,7 +97,7 @@ def _part_constants(model: onnx.ModelProto, assigned: Assignment, masked: set[st
     import onnx
 
     graph = model.graph
-    wide = captured(graph.node) | {value.name for value in graph.output}
+    wide = {*captured(graph.node), *(value.name for value in graph.output)}
     narrow: set[str] = set()
     for index, node in enumerate(graph.node):
         (narrow if assigned.narrow(index) else wide).update(node.input)
@@ -112,7 +114,7 @@ def _part_constants(model: onnx.ModelProto, assigned: Assignment, masked: set[st
         else:
             continue
         if tensor.name in wide:
-            shared[tensor.name] = _fresh(f"{tensor.name}_float16", taken)
+            shared[tensor.name] = _free(f"{tensor.name}_float16", taken)
             graph.initializer.append(onnx.numpy_helper.from_array(own, shared[tensor.name]))
         else:
             tensor.CopyFrom(onnx.numpy_helper.from_array(own, tensor.name))
@@ -129,7 +131,7 @@ def _state_types(graph: onnx.GraphProto, floats: frozenset[str]) -> None:
 
     made = {name for node in graph.node for name in node.output if name in floats}
     stated = {v.name: v for v in (*graph.output, *graph.value_info)}
-    others = [value for value in graph.value_info if value.name not in made and value.name not in floats]
+    others = [value for value in graph.value_info if value.name not in floats]
     for name in sorted(made):
         value = onnx.ValueInfoProto()
         value.CopyFrom(stated.get(name, onnx.ValueInfoProto(name=name)))
@@ -151,7 +153,7 @@ def _give(graph: onnx.GraphProto, names: set[str]) -> None:
 
     _replace(graph.node, [node for node in graph.node if not node.name.startswith(HELD)])
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
-    halves = {name: _fresh(f"{name}_float16", taken) for name in sorted(names)}
+    halves = {name: _free(f"{name}_float16", taken) for name in sorted(names)}
     for node in graph.node:
         node.input[:] = [halves.get(name, name) for name in node.input]
         node.output[:] = [halves.get(name, name) for name in node.output]
@@ -164,7 +166,7 @@ def _give(graph: onnx.GraphProto, names: set[str]) -> None:
 def _tidy(model: onnx.ModelProto) -> None:
     """Casts lead straight from the value that they begin with, once for all its readers; nodes in order."""
     graph = model.graph
-    lasting = {value.name for value in graph.output} | captured(graph.node)
+    lasting = {*captured(graph.node), *(value.name for value in graph.output)}
     types = onnx_ready.types(model)
     makers: dict[str, onnx.NodeProto] = {}
     known: dict[tuple[str, int], str] = {}
@@ -212,11 +214,9 @@ def _sorted(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [every[place] for place in graphlib.TopologicalSorter(before).static_order()]
 
 
-def _fresh(name: str, taken: set[str]) -> str:
-    number, found = 0, name
-    while found in taken:
-        number += 1
-        found = f"{name}_{number}"
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it where it is taken; it is taken from then on."""
+    found = fresh(name, taken) if name in taken else name
     taken.add(found)
     return found
 
