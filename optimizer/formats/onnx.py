@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +65,19 @@ def parse(file: Path) -> onnx.ModelProto:
 def quantized(path: Path) -> bool:
     """Whether the graph holds Q/DQ pairs."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in parse(path / FILE).graph.node)
+
+
+def typed(path: Path) -> str:
+    """The types that the graph of an artifact computes in, as it is written: `float32`, `int8, float16 elsewhere`."""
+    import onnx
+
+    sizes: Counter[str] = Counter()
+    for tensor in _tensors(parse(path / FILE).graph):
+        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        if "float" in name and "float8" not in name:
+            sizes[{"float": "float32"}.get(name, name)] += math.prod(tensor.dims)
+    most = sizes.most_common(1)[0][0] if sizes else "float32"
+    return f"int8, {most} elsewhere" if quantized(path) else most
 
 
 def check(file: Path) -> None:
@@ -139,15 +154,15 @@ def inference_session(
     path: Path,
     threads: int | None,
     graph_optimization: Level = "all",
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str | tuple[str, dict[str, str]]] | None = ("CPUExecutionProvider",),
     configure: Callable[[onnxruntime.SessionOptions], None] = lambda options: None,
     disabled: Sequence[str] = UNWANTED,
 ) -> onnxruntime.InferenceSession:
     """A raw ONNX Runtime session on the artifact in the directory `path`.
 
-    `threads`: how many one operator may use; None leaves it to the runtime. `configure` may set further session
-    options; `disabled` names optimizers of the runtime that are left out. Raises OptimizerError when the runtime
-    refuses the model.
+    `threads`: how many one operator may use; None leaves it to the runtime. `providers`: None where `configure` has
+    named the devices. `configure` may set further session options; `disabled` names optimizers of the runtime that are
+    left out. Raises OptimizerError when the runtime refuses the model.
     """
     import onnxruntime
 
@@ -160,7 +175,11 @@ def inference_session(
     configure(options)
     try:
         return onnxruntime.InferenceSession(
-            str(path / FILE), options, providers=list(providers), disabled_optimizers=list(disabled)
+            str(path / FILE),
+            options,
+            providers=None if providers is None else list(providers),
+            disabled_optimizers=list(disabled),
+            enable_fallback=0,  # what fails is an error, never another provider with a line on the screen
         )
     except ort_faults() as error:
         reason = " ".join(str(error).split())[:400]

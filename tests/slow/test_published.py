@@ -33,7 +33,9 @@ EXITS = {
     "vision/prune-distill-int8": 4,  # OpenVINO: a drop of 1.3 points [0.7, 1.8] cannot be told from 1.0
     "vision/qat-int8": 0,
     "text/distill-depth-int8": 0,
-    "vision/digits-tensorrt": 4 if tensorrt_rtx.pending() else 0,  # built, and measured where there is a GPU
+    "vision/digits-tensorrt": 4
+    if tensorrt_rtx.pending(tensorrt_rtx.Options())
+    else 0,  # built, and measured where there is a GPU
 }
 SEARCHES = ("vision/digits-auto", "vision/cifar-resnet20-auto", "vision/cifar-resnet56-auto", "text/minilm-auto")
 
