@@ -153,7 +153,7 @@ def _clashes(installed: dict[str, str]) -> Iterator[Finding]:
         if (parent, name) in seen or name == OURS:
             continue
         seen.add((parent, name))
-        name = next((build for build in machines.BUILDS.get(name, ()) if build in installed), name)
+        name = next((canonicalize_name(b) for b in machines.BUILDS.get(name, ()) if b in installed), name)
         if name in installed:
             if not need.specifier.contains(installed[name], prereleases=True):
                 text = f"{parent} needs {need.name}{need.specifier}, {installed[name]} is installed"

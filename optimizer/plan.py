@@ -150,7 +150,7 @@ def _candidate(
     try:
         made = chain(recipe, digests, variant, name, lambda *pair: targets[pair])
     except RefusedError as refusal:
-        return replace(found, skipped=str(refusal))
+        return replace(found, skipped=str(refusal), pending=None)
     for step in (*made.others, *made.steps):
         steps.setdefault(step.key, step)
     return replace(found, steps=tuple(s.key for s in made.steps), artifact=made.steps[-1].key)

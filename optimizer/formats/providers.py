@@ -121,7 +121,9 @@ def session(
         what, _, hint = reason.partition("; ")
         raise OptimizerError(f"the model cannot run here: {what}", hint or "run it on a machine with a GPU")
     chosen = _options(wanted, types)
-    device = _plugged(provider, wanted.device) if provider.plugin else _preload()
+    device = _plugged(provider, wanted.device) if provider.plugin else None
+    if device is None:
+        _preload()
 
     def configured(settings: onnxruntime.SessionOptions) -> None:
         configure(settings)
