@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from optimizer.errors import OptimizerError
+from optimizer.formats import onnx_bfloat16
 from optimizer.values import DTYPES, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -146,8 +148,9 @@ def inference_session(
     """A raw ONNX Runtime session on the artifact in the directory `path`.
 
     `threads`: how many one operator may use; None leaves it to the runtime. `configure` may set further session
-    options; `disabled` names optimizers of the runtime that are left out. Raises OptimizerError when the runtime
-    refuses the model.
+    options; `disabled` names optimizers of the runtime that are left out. A bfloat16 graph, for which the CPU
+    provider has no kernels, is emulated there (see `onnx_bfloat16`). Raises OptimizerError when the runtime refuses the
+    model.
     """
     import onnxruntime
 
@@ -158,16 +161,27 @@ def inference_session(
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     configure(options)
+
+    def opened(folder: Path) -> onnxruntime.InferenceSession:
+        try:
+            return onnxruntime.InferenceSession(
+                str(folder / FILE), options, providers=list(providers), disabled_optimizers=list(disabled)
+            )
+        except ort_faults() as error:
+            reason = " ".join(str(error).split())[:400]
+            raise OptimizerError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses {path / FILE}: {reason}",
+                "an operator or type is not supported there; see optc doctor for the installed version",
+            ) from None
+
     try:
-        return onnxruntime.InferenceSession(
-            str(path / FILE), options, providers=list(providers), disabled_optimizers=list(disabled)
-        )
-    except ort_faults() as error:
-        reason = " ".join(str(error).split())[:400]
-        raise OptimizerError(
-            f"ONNX Runtime {onnxruntime.__version__} refuses {path / FILE}: {reason}",
-            "an operator or type is not supported there; see optc doctor for the installed version",
-        ) from None
+        return opened(path)
+    except OptimizerError:
+        if list(providers) != ["CPUExecutionProvider"] or not onnx_bfloat16.holds(parse(path / FILE)):
+            raise
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        save(onnx_bfloat16.emulated(load(path)), Path(folder))
+        return opened(Path(folder))
 
 
 def ort_faults() -> tuple[type[Exception], ...]:

@@ -65,13 +65,18 @@ def _raised(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
         return model
     wanted = max(least, OPSET)
     try:
-        return onnx.version_converter.convert_version(model, wanted)
+        found = onnx.version_converter.convert_version(model, wanted)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise OptimizerError(
-            f"the model has opset {version}, this way of quantizing needs {least}, and onnx cannot convert it: "
+            f"the model has opset {version}, this step needs {least}, and onnx cannot convert it: "
             f"{' '.join(str(error).split())[:200]}",
             f"export the model again with opset {wanted} or later",
         ) from None
+    notes = {node.name: node.metadata_props for node in model.graph.node if node.name}  # which the converter drops
+    for node in found.graph.node:
+        if not node.metadata_props:
+            node.metadata_props.extend(notes.get(node.name, ()))
+    return found
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:

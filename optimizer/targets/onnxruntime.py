@@ -16,6 +16,7 @@ from pydantic import Field
 from optimizer import formats, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats import onnx_bfloat16
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
@@ -150,6 +151,8 @@ class _Loaded:
                 self(synthetic_feeds(self.signature, dict.fromkeys(self.signature.symbols(), 1), seed=0))
             except OptimizerError:
                 self._end_profile()  # such a small input does not fit: only the kernels before the fault are known
+        if onnx_bfloat16.MARK in self._session.get_modelmeta().custom_metadata_map:
+            return "bfloat16 (emulated in float32)"
         events = json.loads(Path(str(self._profile)).read_bytes())
         alone = any(event.get("args", {}).get("op_name") in WEIGHT_OPS for event in events)
         return describe(events, weight_widths(onnx_format.parse(self._file)) if alone else None)

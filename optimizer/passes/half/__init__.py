@@ -29,7 +29,7 @@ def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
 
 def welcome(options: Options) -> tuple[str, ...]:
     """The data roles that the guard looks at, the best first."""
-    return SEEN_ON if options.guarded else ()
+    return SEEN_ON if options.guard else ()
 
 
 def refuse(options: Options, scheme: QuantScheme) -> str | None:

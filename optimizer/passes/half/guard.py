@@ -48,7 +48,7 @@ def reasons(
         failing = _rehearse(model, assigned, masked, profile, look)
         if not failing:
             return {node.name: found[node.name] for node in model.graph.node if node.name in found}
-        more = _culprits(model, assigned, failing)
+        more = culprits(model, assigned, failing)
         if not more:
             break
         found |= dict.fromkeys(more, BROKEN)
@@ -115,7 +115,7 @@ def _rehearse(
     return [name for name, finite in zip(watched, np.isfinite(total), strict=True) if not finite]
 
 
-def _culprits(model: onnx.ModelProto, assigned: Assignment, failing: list[str]) -> list[str]:
+def culprits(model: onnx.ModelProto, assigned: Assignment, failing: list[str]) -> list[str]:
     """The narrow nodes to blame: the first to fail, or the nearest before it where it is in float32 already."""
     bad = {*failing}
     makers = {name: node for node in model.graph.node for name in node.output}

@@ -70,15 +70,17 @@ def test_pairs_become_kernels_in_8_bits(built: Built, dtype: str, name: str) -> 
     assert rtx.built_as(found) == built.notes["precision"]
 
 
-def test_half_is_typed_by_the_graph(built: Built) -> None:
+@pytest.mark.parametrize(("dtype", "name"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_half_is_typed_by_the_graph(built: Built, dtype: str, name: str) -> None:
     source = built.artifact(lab.convnet())
     out = built.root / "half"
     out.mkdir()
-    half.run(source, half.Options(), Context(scheme=rtx.SCHEME), out)
+    half.run(source, half.Options.model_validate({"dtype": dtype}), Context(scheme=rtx.SCHEME), out)
     narrow = Artifact("onnx", out, "k", "d", formats.read("onnx", out), 1)
     found = built(narrow, batches=(8,))
     assert {spec.dtype for spec in found.signature.inputs} == {"float32"}
-    assert "float16" in layers.counts(layers.load(found.path))
+    assert set(layers.counts(layers.load(found.path))) == {name}
+    assert rtx.built_as(found) == name
     assert rtx.limit(narrow) > rtx.limit(source)
 
 
