@@ -134,7 +134,8 @@ class Pass(Protocol):
     """A function from one artifact directory to another.
 
     Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
-    target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
+    target; `refuse_after(before, scheme) -> str | None`, why it cannot follow the steps of these names for a target;
+    `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
     libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
     `welcome(options)`, roles of which it reads the first that the recipe has, and does without where it has none;
     `stale(path, options) -> bool`, whether a stored artifact points at files that have moved;

@@ -24,14 +24,17 @@ FOLDED = frozenset(("BatchNormalization", "Constant", "Identity", "Dropout"))  #
 INFERRED = ("onnx.infer", "onnxruntime.quant")  # tells the quantizers that shapes are there
 
 
-def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET) -> onnx.ModelProto:
-    """The model in memory as the quantizer wants it: folded, at opset `least` or later, nodes named, types known."""
+def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET, paired: bool = False) -> onnx.ModelProto:
+    """The model in memory as the quantizer wants it: folded, at opset `least` or later, nodes named, types known.
+
+    `paired`: it may hold Q/DQ pairs; then it was folded before they came, and folding would take weights out of them.
+    """
     import onnx
 
     model = onnx_format.load(source.path)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if not paired and any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise OptimizerError("the model is quantized already", "start from the float model")
-    if any(node.op_type in FOLDED for node in model.graph.node):
+    if not paired and any(node.op_type in FOLDED for node in model.graph.node):
         model = _folded(source)
     model = _raised(model, least)
     nodes.name_nodes(model)

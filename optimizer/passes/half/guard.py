@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
-from optimizer.passes.half import masks, numbers
+from optimizer.passes.half import masks, numbers, pairs
 from optimizer.passes.half.assignment import Assignment, assign
 from optimizer.passes.half.profile import Look, Profile, observe
 from optimizer.passes.half.rehearse import rehearsed
@@ -43,6 +43,7 @@ def reasons(
     assigned = assign(model, floats, kept)
     profile = observe(model, floats, look, progress)
     found = {**values(model, assigned, profile, numbers.LARGEST / margin), **weights(model, assigned, masked)}
+    found |= pairs.faults(model)
     for _ in range(ROUNDS):
         assigned = assign(model, floats, {*kept, *found})
         failing = _rehearse(model, assigned, masked, profile, look)
@@ -85,7 +86,8 @@ def weights(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) -> d
     for index, node in enumerate(model.graph.node):
         for place in assigned.reads.get(index, ()):
             name = node.input[place]
-            if name not in tensors or (node.op_type in SATURATING and place > 0):
+            scale = node.op_type in pairs.PAIR and place == 1  # see pairs.faults
+            if name not in tensors or scale or (node.op_type in SATURATING and place > 0):
                 continue
             if name not in faults:
                 array = onnx.numpy_helper.to_array(tensors[name])

@@ -10,7 +10,7 @@ from optimizer import selectors
 from optimizer.errors import OptimizerError
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
-from optimizer.passes.half import coarse, guard, masks
+from optimizer.passes.half import coarse, guard, masks, pairs
 from optimizer.passes.half.assignment import FLOAT, Assignment, assign, floats
 from optimizer.passes.half.convert import converted
 from optimizer.passes.half.numbers import BFLOAT16, FLOAT16, HALVES, Half
@@ -31,13 +31,15 @@ CRASHES = "ONNX Runtime crashes when it fuses a transpose and a product like the
 def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model in 16 bits wherever neither `keep` nor the guard is against it."""
     half = HALVES[options.dtype]
-    model = onnx_ready.prepared(source, LEAST[half])
+    mixed = pairs.held(onnx_format.parse(source.path / onnx_format.FILE))
+    model = onnx_ready.prepared(source, LEAST[half] if not mixed else pairs.OPSETS[half], paired=mixed)
     onnx_ready.unmark(model)
+    pairs.snap(model, half)
     if not any(tensor.data_type == FLOAT for tensor in model.graph.initializer):
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
     known = floats(model)
-    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES)
+    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
     if options.guard:
         given = samples(source, options, ctx)
         seen = {*kept, *wide}
@@ -49,7 +51,7 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
     assigned = assign(model, known, {*kept, *wide}, half)
     if not _constants(model, assigned):
         raise _nothing(half, wide)
-    write = converted if half is FLOAT16 else retyped
+    write = converted if half is FLOAT16 and not mixed else retyped
     onnx_format.save(write(model, assigned, masks.of_onnx(model)), out)
     onnx_format.inference_session(out, 1, "none")  # types are checked here
     ctx.note("kept", sorted(kept))
