@@ -43,8 +43,8 @@ def held(model: onnx.ModelProto) -> bool:
 def snap(model: onnx.ModelProto, half: Half) -> None:
     """Put float weights behind pairs on the grid that their scales in 16 bits make, in place.
 
-    A weight that is rounded to 16 bits, over a scale that is, may lie nearer to another integer. `integer * scale`,
-    with the rounded scale, does not: its own rounding moves it by less than half a step (127 * 2**-8 < 1/2 in bfloat16).
+    A weight rounded to 16 bits, over a scale that is, may lie nearer to another integer. `integer * scale`, with the
+    rounded scale, does not: its own rounding moves it by less than half a step (127 * 2**-8 < 1/2 in bfloat16).
     Where the scales have too few bits, the pair stays in float32 and its weight as it is.
     """
     import onnx
