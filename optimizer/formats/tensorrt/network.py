@@ -186,6 +186,11 @@ def way_out(found: list[Refusal]) -> str:
 
 
 ADVICE = (
+    (("lies outside",), "correct the index in the model: of N entries ONNX counts -N to N-1"),
+    (
+        ("that the parser does not know", "float64 becomes", "int32 cannot hold"),
+        "write the constant in a type that holds it and that TensorRT has: float32, float16, bfloat16, int64, int32",
+    ),
     (
         ("zero point", "uint8", "bias in int32", "its scale"),
         "quantize for this target: quantize.static writes symmetric pairs for it",

@@ -144,6 +144,16 @@ CASES: dict[str, tuple[Any, str, str]] = {
         r"'x' is float64, for which TensorRT-RTX has no type",
         "export the model with float32",
     ),
+    "uint64": (
+        node_model("Add", {"x": ["n", 4]}, {"y": ["n", 4]}, TensorProto.UINT64, c=np.array([2**63 + 5], np.uint64)),
+        r"Add 'the_add': its constant 'c' is uint64, a type that the parser does not know",
+        "int64, int32",
+    ),
+    "index": (
+        node_model("Gather", {"x": [8, 4]}, {"y": [2, 4]}, i=np.array([1, 2**40])),
+        r"Gather 'the_gather': its index 1099511627776 lies outside axis 0 of 'x', which has 8; TensorRT does not",
+        "-N to N-1",
+    ),
     "plugin": (
         lab.model(
             [helper.make_node("NonZero", ["x"], ["y"], name="find")], {"x": ["n", 4]}, {"y": [2, "k"]}, [],
