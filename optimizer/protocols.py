@@ -177,7 +177,7 @@ class Target(Pass, Protocol):
     ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the nodes
     of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
     `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
-    numbers. Options may have `fitted(batches, dims) -> Options`, themselves with the sizes that a recipe will ask for.
+    numbers. Options may have `fitted(batches, dims, timed) -> Options`, themselves with the sizes that are asked for.
     """
 
     SCHEME: QuantScheme

@@ -88,7 +88,12 @@ def _require_samples(signature: Signature, ranges: Sequence[Profile], samples: S
     """The samples that this build was given must be runnable: better now than on the GPU."""
     for feeds in samples if ranges else ():
         shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-        profiles.choose(ranges, profiles.sizes(signature, shapes), by.name)
+        try:
+            profiles.choose(ranges, profiles.sizes(signature, shapes), by.name)
+        except OptimizerError as error:
+            raise OptimizerError(
+                f"the samples that the engine is checked with do not fit it: {error.message}", error.hint
+            ) from None
 
 
 def _configured(trt: Any, parsed: Parsed, options: EngineOptions, sparse: Sequence[str]) -> Any:
