@@ -89,8 +89,8 @@ class EngineOptions(Strict):
         most = max((*self.batches, *ends), default=0)
         if self.batches and batches and max(batches) > most:
             raise OptimizerError(
-                f"the recipe asks for batches of {max(batches)} (measure.latency.batch, measure.batch, or samples of the "
-                f"samples checked), and the option batches builds the engine for up to {most}",
+                f"the recipe asks for batches of {max(batches)} (measure.latency.batch, measure.batch, the samples "
+                f"checked), and the option batches builds the engine for up to {most}",
                 "leave the option batches out, add the size to it, or measure smaller batches",
             )
 
