@@ -98,6 +98,10 @@ class _Chain:
         reason = plugin.refuse(options, scheme) if plugin.SCHEMED and hasattr(plugin, "refuse") else None
         if reason:
             raise RefusedError(reason)
+        if plugin.SCHEMED and hasattr(plugin, "refuse_after"):
+            reason = plugin.refuse_after([step.use for step in self.steps], scheme)
+            if reason:
+                raise RefusedError(reason)
         if hasattr(plugin, "misplaced"):
             self._refuse_order(plugin.misplaced([step.use for step in self.steps]), where)
         if getattr(plugin, "EAGER", False):

@@ -134,7 +134,8 @@ class Pass(Protocol):
     """A function from one artifact directory to another.
 
     Optional names, looked up by the planner: `refuse(options, scheme) -> str | None`, why it cannot be done for a
-    target; `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
+    target; `refuse_after(before, scheme) -> str | None`, why it cannot follow the steps of these names for a target;
+    `tools(options)` and `scheme_tools(scheme)`, instead of TOOLS where the options or the target decide which
     libraries work; `data(options)`, those of the roles in DATA that these options read, where not all always do;
     `welcome(options)`, roles of which it reads the first that the recipe has, and does without where it has none;
     `stale(path, options) -> bool`, whether a stored artifact points at files that have moved;
@@ -177,8 +178,8 @@ class Target(Pass, Protocol):
     nodes of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
     `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
     numbers. `away(source, options) -> float | None`, where options run a model on other hardware than the default ones:
-    how far its outputs may lie from there. Options may have `fitted(batches, dims) -> Options`, themselves with the
-    sizes that a recipe will ask for.
+    how far its outputs may lie from there. Options may have `fitted(batches, dims, timed) -> Options`, themselves with
+    the sizes that a recipe will ask for.
     """
 
     SCHEME: QuantScheme

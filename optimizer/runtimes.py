@@ -10,8 +10,8 @@ from optimizer import registry, schema
 from optimizer.errors import OptimizerError, unknown
 from optimizer.recipe import Recipe, Use
 
-Sizes = tuple[list[int], dict[str, tuple[int, int, int]]]
-"""Batch sizes, and least, usual and largest size of the other free dimensions."""
+Sizes = tuple[list[int], dict[str, tuple[int, int, int]], dict[str, list[int]]]
+"""Batch sizes; least, usual and largest size of the other free dimensions; at which sizes those are timed."""
 
 
 def of(recipe: Recipe, views: int, checked: int) -> dict[tuple[str, str], tuple[Any, BaseModel]]:
@@ -78,4 +78,4 @@ def _sizes(recipe: Recipe, views: int, checked: int) -> Sizes:
         low, high = recipe.model.dims.get(name, (1, 1))
         found = asked.get(name, [high])
         dims[name] = (min(low, *found), found[0], max(high, *found))
-    return sorted(batches), dims
+    return sorted(batches), dims, asked

@@ -27,6 +27,11 @@ class QuantScheme:
     half: tuple[str, ...] = ()  # 16-bit float types that really run: "fp16", "bf16"
     fused: tuple[str, ...] = ()  # operators of its own that a graph should hold; empty: it fuses when it compiles
 
+    @property
+    def mixed(self) -> bool:
+        """Whether 8-bit pairs may stand among 16-bit floats: where weights stay floats, their pairs type them."""
+        return self.qdq_on_weights and bool(self.half)
+
     def by_channel(self, asked: bool | None) -> bool:
         """Whether each output channel of a weight has a scale of its own: as it was asked for, else as it is best."""
         return self.per_channel if asked is None else asked

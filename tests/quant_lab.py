@@ -17,23 +17,12 @@ from optimizer.protocols import Batch, Context, Feeds
 from optimizer.scheme import QuantScheme
 from optimizer.targets import onnxruntime as ort_target
 from optimizer.targets import openvino as openvino_target
+from optimizer.targets import tensorrt as tensorrt_target
 from optimizer.values import Artifact
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 WIDTH = 72  # of `block`: no multiple of a group
-ORT, OPENVINO = ort_target.SCHEME, openvino_target.SCHEME
-# What TensorRT parses: symmetric, no bias beside the pairs, float weights behind them; it fuses a pair into its maker.
-TENSORRT = QuantScheme(
-    target="tensorrt",
-    format="onnx",
-    activation="int8",
-    activation_symmetric=True,
-    quantize_bias=False,
-    qdq_on_weights=True,
-    ops=("Conv", "ConvTranspose", "Gemm", "MatMul"),
-    float_outputs=("Conv", "ConvTranspose", "Gemm", "MatMul"),
-    static=("int8", "fp8"),
-)
+ORT, OPENVINO, TENSORRT = ort_target.SCHEME, openvino_target.SCHEME, tensorrt_target.SCHEME
 
 
 def weights(**arrays: np.ndarray) -> list[Any]:

@@ -44,13 +44,14 @@ def replay(manifest: Manifest, folder: Path) -> Replayed:
     if reason:
         raise OptimizerError(
             f"the bytes are right, but the samples cannot run here: {reason}",
-            f"pip install {runtime.distribution}=={runtime.version}, or check the bytes only with --no-run",
+            f"pip install {runtime.distribution}=={runtime.version}, or check the bytes only: optc verify --no-run",
         )
     options = schema.parse(plugin.Options, runtime.options, f"{manifest.bundle}: runtime.options")
     elsewhere = plugin.pending(options) if hasattr(plugin, "pending") else None
     if elsewhere:
         raise OptimizerError(
-            f"the bytes are right, but the samples cannot run here: {elsewhere}", "check the bytes only with --no-run"
+            f"the bytes are right, but the samples cannot run here: {elsewhere}",
+            "check the bytes only: optc verify --no-run",
         )
     given = [samples.read(folder / s.inputs) for s in manifest.samples]
     expected = [samples.read(folder / s.expected) for s in manifest.samples]

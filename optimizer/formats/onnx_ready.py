@@ -24,14 +24,17 @@ FOLDED = frozenset(("BatchNormalization", "Constant", "Identity", "Dropout"))  #
 INFERRED = ("onnx.infer", "onnxruntime.quant")  # tells the quantizers that shapes are there
 
 
-def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET) -> onnx.ModelProto:
-    """The model in memory as the quantizer wants it: folded, at opset `least` or later, nodes named, types known."""
+def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET, paired: bool = False) -> onnx.ModelProto:
+    """The model in memory as the quantizer wants it: folded, at opset `least` or later, nodes named, types known.
+
+    `paired`: it may hold Q/DQ pairs; then it was folded before they came, and folding would take weights out of them.
+    """
     import onnx
 
     model = onnx_format.load(source.path)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if not paired and any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise OptimizerError("the model is quantized already", "start from the float model")
-    if any(node.op_type in FOLDED for node in model.graph.node):
+    if not paired and any(node.op_type in FOLDED for node in model.graph.node):
         model = _folded(source)
     model = _raised(model, least)
     nodes.name_nodes(model)
@@ -65,13 +68,18 @@ def _raised(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
         return model
     wanted = max(least, OPSET)
     try:
-        return onnx.version_converter.convert_version(model, wanted)
+        found = onnx.version_converter.convert_version(model, wanted)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise OptimizerError(
-            f"the model has opset {version}, this way of quantizing needs {least}, and onnx cannot convert it: "
+            f"the model has opset {version}, this step needs {least}, and onnx cannot convert it: "
             f"{' '.join(str(error).split())[:200]}",
             f"export the model again with opset {wanted} or later",
         ) from None
+    notes = {node.name: node.metadata_props for node in model.graph.node if node.name}  # which the converter drops
+    for node in found.graph.node:
+        if not node.metadata_props:
+            node.metadata_props.extend(notes.get(node.name, ()))
+    return found
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:

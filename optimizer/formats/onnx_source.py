@@ -29,6 +29,7 @@ def copy(file: Path, wanted: Signature, out: Path) -> onnx.ModelProto:
         if not (file.parent / name).is_file():
             raise OptimizerError(f"{file} keeps weights in '{name}', which is missing", "copy it beside the model")
     onnx_format.check(file)
+    _require_known(model, file)
     renamed = _renamed(file, onnx_format.signature(model), wanted)
     if external:
         _merge_external(model, file, out)
@@ -58,6 +59,19 @@ def try_run(path: Path, samples: Sequence[Feeds], origin: str) -> None:
                     f"{origin}: the output '{output.name}' holds NaN or Inf on the first samples",
                     "check weights and preprocessing: a model that does not work is not optimized",
                 )
+
+
+def _require_known(model: onnx.ModelProto, file: Path) -> None:
+    """Raise OptimizerError for operators of a set that is newer than all that onnx knows here."""
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise OptimizerError(
+                f"{file} has opset {entry.version}, onnx {onnx.__version__} knows them up to {newest}",
+                "export the model with an older opset, such as 18, or install a newer onnx",
+            )
 
 
 def _merge_external(model: onnx.ModelProto, file: Path, out: Path) -> None:

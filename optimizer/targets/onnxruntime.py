@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from optimizer import formats, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats import providers
+from optimizer.formats import onnx_bfloat16, providers
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.formats.tensorrt import scheme
 from optimizer.protocols import Context, Feeds, Session
@@ -206,6 +206,8 @@ class _Loaded:
                 self(synthetic_feeds(self.signature, dict.fromkeys(self.signature.symbols(), 1), seed=0))
             except OptimizerError:
                 self._end_profile()  # such a small input does not fit: only the kernels before the fault are known
+        if onnx_bfloat16.MARK in self._session.get_modelmeta().custom_metadata_map:
+            return "bfloat16 (emulated in float32)"
         events = json.loads(Path(str(self._profile)).read_bytes())
         ops = {event.get("args", {}).get("op_name") for event in events}
         found = describe(events, weight_widths(onnx_format.parse(self._file)) if ops & WEIGHT_OPS else None)

@@ -36,10 +36,17 @@ def test_engines_are_built_typed_and_packed_and_no_number_is_made_up(tmp_path: P
     assert {m.metric for m in run.measurements} == {"size"}
     precisions = {c.variant: str(c.precision) for c in run.candidates}
     assert precisions["fp32"] == "float32"
-    assert precisions["int8"].startswith("int8 (7 of 7 convolutions and matrix products)")
+    assert precisions["int8"] == "int8 (7 of 7 convolutions and matrix products), float32 elsewhere"
+    assert precisions["int8-fp16"].startswith("int8 (7 of 7 convolutions and matrix products)")
+    assert "float16" in precisions["int8-fp16"]
+    steps = {step.key: step for step in run.steps}
+    told = {c.variant: steps[c.steps[-1]].notes for c in run.candidates}
+    assert told["int8-fp16"]["products"] == told["int8"]["products"], "the pairs are fused as they are in INT8 alone"
+    assert told["int8-fp16"]["layers"] <= told["int8"]["layers"] + 1
+    assert len(told["int8-fp16"]["reformats"]) <= len(told["int8"]["reformats"]) + 1
     assert all(c.pending for c in run.candidates)
     packed = sorted((tmp_path / "out/bundles").glob("*.tar.gz"))
-    assert [p.name.split("-")[1] for p in packed] == ["fp32", "int8"]
+    assert {p.name.removeprefix("quick-").partition("-tensorrt")[0] for p in packed} == {"fp32", "int8", "int8-fp16"}
     for path in packed:
         assert bundle.verify(path, run_samples=False).manifest.pending
     engine = tmp_path / "out/bundles/quick-int8-tensorrt-rtx/model"

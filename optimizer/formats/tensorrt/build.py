@@ -15,7 +15,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts as engine_facts
 from optimizer.formats.tensorrt import flavour as flavours
-from optimizer.formats.tensorrt import graph, layers, network, pairs, profiles
+from optimizer.formats.tensorrt import graph, layers, network, preflight, profiles
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.formats.tensorrt.layers import EngineLayer
 from optimizer.formats.tensorrt.log import Log, listening
@@ -61,7 +61,7 @@ def compile(
     (out / tensorrt_format.SOURCE).mkdir()
     formats.hand_on("onnx", source.path, out / tensorrt_format.SOURCE)
     model = onnx_format.load(source.path)
-    misread = [*network.too_new(model), *pairs.refused(model)]
+    misread = preflight.misread(model)
     if misread:
         raise network.refused(f"{flavour.title} would refuse or misread the model", misread)
     sparse = graph.sparse(model)
@@ -88,7 +88,12 @@ def _require_samples(signature: Signature, ranges: Sequence[Profile], samples: S
     """The samples that this build was given must be runnable: better now than on the GPU."""
     for feeds in samples if ranges else ():
         shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-        profiles.choose(ranges, profiles.sizes(signature, shapes), by.name)
+        try:
+            profiles.choose(ranges, profiles.sizes(signature, shapes), by.name)
+        except OptimizerError as error:
+            raise OptimizerError(
+                f"the samples that the engine is checked with do not fit it: {error.message}", error.hint
+            ) from None
 
 
 def _configured(trt: Any, parsed: Parsed, options: EngineOptions, sparse: Sequence[str]) -> Any:

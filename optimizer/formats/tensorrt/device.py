@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+ROOM = (
+    "end what else uses the GPU (nvidia-smi), build for smaller dims or batches, give its layers less (option "
+    "workspace), or use a GPU with more memory"
+)
 
 
 def runtime() -> Any:
@@ -38,13 +42,18 @@ def called(cudart: Any, what: str, result: tuple[Any, ...]) -> Any:
     if int(code) != 0:
         said = cudart.cudaGetErrorString(code)[1]
         text = said.decode() if isinstance(said, bytes) else str(said)
-        hint = (
-            "the GPU has too little free memory: smaller batches, or another GPU"
-            if int(code) == OUT_OF_MEMORY
-            else None
-        )
-        raise OptimizerError(f"CUDA refuses to {what}: {text}", hint or "check the GPU with nvidia-smi")
+        if int(code) == OUT_OF_MEMORY:
+            raise OptimizerError(f"CUDA refuses to {what}: {text}; {room(cudart)}", ROOM)
+        raise OptimizerError(f"CUDA refuses to {what}: {text}", "check the GPU with nvidia-smi")
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def room(cudart: Any) -> str:
+    """How much memory of the GPU is free, in words."""
+    code, free, total = cudart.cudaMemGetInfo()
+    if int(code) != 0:
+        return "how much is free it does not say"
+    return f"{free / 1e6:,.0f} of {total / 1e6:,.0f} MB of the GPU are free"
 
 
 class Buffer:

@@ -142,6 +142,13 @@ def counts(found: Sequence[EngineLayer]) -> dict[str, int]:
     return dict(Counter(layer.dtype for layer in found if layer.product).most_common())
 
 
+def _together(floats: Counter[str]) -> str:
+    """One type by its name, several with their layers: next to 8-bit kernels both of a mixed graph's types occur."""
+    return " and ".join(
+        name if len(floats) == 1 else f"{name} ({count} layers)" for name, count in floats.most_common()
+    )
+
+
 def describe(found: Sequence[EngineLayer]) -> str:
     """What the layers compute in, such as `int8 (21 of 22 convolutions and matrix products), float32 elsewhere`.
 
@@ -157,5 +164,5 @@ def describe(found: Sequence[EngineLayer]) -> str:
     if narrow:
         first, *others = narrow
         parts = [f"{first} ({types[first]} {of})", *(f"{name} ({types[name]})" for name in others)]
-        return ", ".join([*parts, *([f"{rest} elsewhere"] if rest else [])])
+        return ", ".join([*parts, *([f"{_together(floats)} elsewhere"] if rest else [])])
     return rest if not total or types.get(rest) == total else f"{rest} ({types.get(rest, 0)} {of})"

@@ -127,7 +127,8 @@ def readable(text: str, code: str) -> str:
     text = " ".join(text.split()).removeprefix("Assertion failed: ")
     quoted = re.search(r'&&\s*"([^"]+)"', text)
     sentence = re.search(r": ([A-Z].*)$", text)
-    found = quoted[1] if quoted else sentence[1] if sentence else text if text[:1].isupper() else ""
+    said = text if text[:1].isupper() and not text.startswith("Invalid Node - ") else ""  # which repeats its name alone
+    found = quoted[1] if quoted else sentence[1] if sentence else said
     return found[:300].rstrip(". ") or CODES.get(code, code.lower().replace("_", " "))
 
 
@@ -138,7 +139,7 @@ CODES = {
     "UNSUPPORTED_NODE_DATATYPE": "the type of its inputs is not supported",
     "UNSUPPORTED_NODE_DYNAMIC": "it is not supported with free dimensions",
     "UNSUPPORTED_NODE_SHAPE": "the shape of its inputs is not supported",
-    "INVALID_NODE": "the node breaks a rule of its operator",
+    "INVALID_NODE": "it breaks a rule of its operator, or of what the library can hold; its log says no more",
 }
 
 
@@ -182,10 +183,15 @@ def way_out(found: list[Refusal]) -> str:
     for words, advice in ADVICE:
         if any(word in text for word in words):
             return advice
-    return "optc inspect --target NAME MODEL.onnx lists everything that is refused; other targets are not affected"
+    return "write that part of the model otherwise, or in operators of your own (option plugins); other targets take it"
 
 
 ADVICE = (
+    (("lies outside",), "correct the index in the model: of N entries ONNX counts -N to N-1"),
+    (
+        ("that the parser does not know", "float64 becomes", "int32 cannot hold"),
+        "write the constant in a type that holds it and that TensorRT has: float32, float16, bfloat16, int64, int32",
+    ),
     (
         ("zero point", "uint8", "bias in int32", "its scale"),
         "quantize for this target: quantize.static writes symmetric pairs for it",

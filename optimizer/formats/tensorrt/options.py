@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
+from optimizer.errors import OptimizerError
 from optimizer.formats.tensorrt.profiles import Range
 from optimizer.schema import File, Strict
 
@@ -58,8 +59,13 @@ class EngineOptions(Strict):
         """How far outputs may lie from the ONNX model's, where the target's own limit is not meant: see `tf32`."""
         return 1e-2 if self.tf32 else None
 
-    def fitted(self, batches: Sequence[int], dims: Mapping[str, Range]) -> Self:
-        """These options with the sizes that will be asked for, where they do not say themselves."""
+    def fitted(self, batches: Sequence[int], dims: Mapping[str, Range], timed: Mapping[str, Sequence[int]]) -> Self:
+        """These options with the sizes that will be asked for, where they do not say themselves.
+
+        `timed`: the sizes at which free dimensions are timed. Raises OptimizerError for one that the options leave out.
+        """
+        self._require_timed(timed)
+        self._require_batches(batches, [high for name, (_, _, high) in self.dims.items() if name not in dims])
         update: dict[str, Any] = {}
         if not self.batches:
             update["batches"] = tuple(sorted(set(batches)))
@@ -67,6 +73,26 @@ class EngineOptions(Strict):
         if missing:
             update["dims"] = {**self.dims, **missing}
         return self.model_copy(update=update) if update else self
+
+    def _require_timed(self, timed: Mapping[str, Sequence[int]]) -> None:
+        for name in timed.keys() & self.dims.keys():
+            low, _, high = self.dims[name]
+            for size in timed[name]:
+                if not low <= size <= high:
+                    raise OptimizerError(
+                        f"the recipe times {name} {size}, and the option dims builds the engine for {low} to {high}",
+                        f"write dims: {{{name}: [{min(low, size)}, {size}, {max(high, size)}]}}, or time another size",
+                    )
+
+    def _require_batches(self, batches: Sequence[int], ends: Sequence[int]) -> None:
+        """`ends`: of ranges that may be the batch's; what it is called is known once the model is exported."""
+        most = max((*self.batches, *ends), default=0)
+        if self.batches and batches and max(batches) > most:
+            raise OptimizerError(
+                f"the recipe asks for batches of {max(batches)} (measure.latency.batch, measure.batch, the samples "
+                f"checked), and the option batches builds the engine for up to {most}",
+                "leave the option batches out, add the size to it, or measure smaller batches",
+            )
 
 
 COMPILED = (

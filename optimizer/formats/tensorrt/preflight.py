@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats.tensorrt import constants, network, pairs
 from optimizer.formats.tensorrt import flavour as flavours
-from optimizer.formats.tensorrt import network, pairs
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.formats.tensorrt.log import listening, logger
 from optimizer.formats.tensorrt.network import Refusal
@@ -32,11 +32,17 @@ def look(flavour: Flavour, file: Path) -> Preflight:
     onnx_format.check(file)
     model = onnx_format.parse(file)
     trt = flavours.library(flavour)
-    found = [*network.too_new(model), *pairs.refused(model)]
+    found = misread(model)
     named = {refusal.node for refusal in found}
-    found += [refusal for refusal in _parser(trt, file, model) if refusal.node not in named]
+    # What the parser says of no node is about a constant, which has its node's name here already.
+    found += [r for r in _parser(trt, file, model) if r.node not in named and (r.node or not named)]
     advice = network.way_out(found) if found else None
     return Preflight(f"{flavour.title} {trt.__version__}", tuple(found), tuple(pairs.unused(model)), advice)
+
+
+def misread(model: Any) -> list[Refusal]:
+    """What the parser would refuse without a name, or take for something else without a word."""
+    return [*network.too_new(model), *pairs.refused(model), *constants.refused(model)]
 
 
 def _parser(trt: Any, file: Path, model: Any) -> list[Refusal]:

@@ -41,8 +41,8 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
 
     Each batch size in `batches` ends the range of one profile, which is tuned for it, so that every size up to the
     largest falls into exactly one. A range for the batch dimension in `dims` sets the ends of all of them, and its
-    usual size is one more to be tuned for. Raises OptimizerError for a dimension that the model does not have, and for
-    a free one that nothing is said about.
+    usual size is one more to be tuned for. Raises OptimizerError for a dimension that the model does not have, for a
+    free one that nothing is said about, and for batch sizes outside the range.
     """
     symbols = signature.symbols()
     for name in dims:
@@ -60,7 +60,15 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
     if batch is None:
         return [Profile({name: dims[name] for name in symbols})] if symbols else []
     low, usual, high = dims.get(batch, (1, max(batches, default=1), max(batches, default=1)))
-    ends = sorted({usual, high, *(size for size in batches if low <= size <= high)})
+    outside = [size for size in batches if not low <= size <= high]
+    if outside:
+        raise OptimizerError(
+            f"batches of {outside[0]} are asked for (measured, or named in batches), and the option dims builds the "
+            f"engine for {batch} {low} to {high}",
+            f"write dims: {{{batch}: [{min(low, *outside)}, {usual}, {max(high, *outside)}]}}, or measure other "
+            "batches (measure.latency.batch, measure.batch)",
+        )
+    ends = sorted({usual, high, *batches})
     starts = [low, *(end + 1 for end in ends)]
     return [
         Profile({name: (start, end, end) if name == batch else dims[name] for name in symbols})

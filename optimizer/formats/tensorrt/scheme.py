@@ -16,9 +16,10 @@ from optimizer.values import Artifact
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LIMIT = 1e-3  # float32 in the kernels of another device: sums in another order, some by Winograd's algorithm
-HALF_LIMIT = 5e-2  # ONNX Runtime computes 16-bit graphs in 32 bits on the CPU
+HALF_LIMIT = 5e-2  # ONNX Runtime computes float16 graphs in 32 bits on the CPU
+BFLOAT_LIMIT = 0.1  # 8 bits per number; which roundings a fused kernel leaves out is its own affair
 QUANTIZED_LIMIT = 0.5  # 8-bit kernels of two runtimes round apart by single steps, which add up from layer to layer
-HALF_TYPES = (10, 16)  # FLOAT16, BFLOAT16 of onnx.TensorProto
+FLOAT16, BFLOAT16 = 10, 16  # of onnx.TensorProto
 
 
 def of(flavour: Flavour) -> QuantScheme:
@@ -35,7 +36,7 @@ def of(flavour: Flavour) -> QuantScheme:
         constant_weights_only=("MatMul", "Gemm"),
         float_outputs=PRODUCTS,
         static=("int8", "fp8"),
-        half=("fp16",),
+        half=("fp16", "bf16"),
     )
 
 
@@ -50,4 +51,5 @@ def limit(source: Artifact) -> float:
     model = onnx_format.parse(source.path / onnx_format.FILE)
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         return QUANTIZED_LIMIT
-    return HALF_LIMIT if any(tensor.data_type in HALF_TYPES for tensor in model.graph.initializer) else LIMIT
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    return BFLOAT_LIMIT if BFLOAT16 in types else HALF_LIMIT if FLOAT16 in types else LIMIT

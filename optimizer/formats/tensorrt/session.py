@@ -88,10 +88,16 @@ class _Opened:
             found = self.engine.create_execution_context(config)
         if found is None:
             raise OptimizerError(
-                f"{self.flavour.title} has no room to run the engine: {self.log.reason()}",
-                "smaller dims, or a GPU with more memory",
+                f"{self.flavour.title} has no room to run the engine, which asks for {self._asked()}: "
+                f"{self.log.reason()}; {device.room(self.cudart)}",
+                device.ROOM,
             )
         return found
+
+    def _asked(self) -> str:
+        """How much memory the engine's layers need while it runs, in words."""
+        size = getattr(self.engine, "device_memory_size_v2", None)
+        return "memory" if size is None else f"{size / 1e6:,.0f} MB"
 
 
 class Running:

@@ -5,6 +5,7 @@ For ONNX see `onnx.py`, for OpenVINO `openvino.py` beside this file; `guard.py` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.passes.half.options import SEEN_ON, Options
@@ -29,7 +30,7 @@ def scheme_tools(scheme: QuantScheme) -> tuple[str, ...]:
 
 def welcome(options: Options) -> tuple[str, ...]:
     """The data roles that the guard looks at, the best first."""
-    return SEEN_ON if options.guarded else ()
+    return SEEN_ON if options.guard else ()
 
 
 def refuse(options: Options, scheme: QuantScheme) -> str | None:
@@ -39,6 +40,16 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
     if scheme.format == "openvino" and options.keep:
         return "for openvino the plugin decides which operations run in 16 bits; keep is an option for onnxruntime"
     return None
+
+
+def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:
+    """Why this step cannot follow the steps `before` it for a target, or None."""
+    pairs = next((name for name in before if name in ("quantize.static", "qat")), None)
+    if pairs is None or scheme.format != "onnx" or scheme.mixed:
+        return None
+    return (
+        f"{scheme.target} has no kernels for {pairs}'s Q/DQ pairs among 16-bit floats; leave one of the two steps out"
+    )
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which values of an ONNX graph are float16, once it is known which nodes compute in it."""
+"""Which values of an ONNX graph are 16-bit floats, once it is known which nodes compute in them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optimizer.formats import onnx_ready, taps
+from optimizer.passes.half.numbers import FLOAT16, Half
 
 if TYPE_CHECKING:
     import onnx
 
-FLOAT, FLOAT16 = 1, 10  # of onnx.TensorProto
-HALF = "tensor(float16)"
+FLOAT = 1  # of onnx.TensorProto
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """The narrow nodes, by index, with the places of their float inputs and outputs: all are float16.
+    """The narrow nodes, by index, with the places of their float inputs and outputs: all are of the type `half`.
 
     Every other node reads and gives float32.
     """
@@ -25,28 +25,29 @@ class Assignment:
     reads: Mapping[int, frozenset[int]]
     gives: Mapping[int, frozenset[int]]
     floats: frozenset[str]  # all values that are float32 in the model, constants among them
+    half: Half = FLOAT16
 
     def narrow(self, index: int) -> bool:
         return index in self.reads
 
 
-def assign(model: onnx.ModelProto, floats: frozenset[str], wide: Iterable[str]) -> Assignment:
-    """All nodes narrow that can be, but those named in `wide`. An operator's schema says where it takes float16."""
+def assign(model: onnx.ModelProto, floats: frozenset[str], wide: Iterable[str], half: Half = FLOAT16) -> Assignment:
+    """All nodes narrow that can be, but those named in `wide`. An operator's schema says where it takes 16 bits."""
     wide = set(wide)
     versions = {opset.domain: opset.version for opset in model.opset_import}
     reads: dict[int, frozenset[int]] = {}
     gives: dict[int, frozenset[int]] = {}
     for index, node in enumerate(model.graph.node):
         schema = _schema(node, versions)
-        inputs = _places(node.input, schema.inputs if schema else None, floats)
-        outputs = _places(node.output, schema.outputs if schema else None, floats)
+        inputs = _places(node.input, schema.inputs if schema else None, floats, half)
+        outputs = _places(node.output, schema.outputs if schema else None, floats, half)
         # Without float inputs its type is in its attributes, a body has values of its own, and the converter knows no
-        # node that is float16 in some places alone, such as Resize: they stay.
+        # node that is so in some places alone, such as Resize: they stay.
         whole = inputs == _floats(node.input, floats) and outputs == _floats(node.output, floats)
         if node.name in wide or _bodies(node) or not whole or not (inputs or casts(node)):
             continue
         reads[index], gives[index] = inputs, outputs
-    return Assignment(reads, gives, floats)
+    return Assignment(reads, gives, floats, half)
 
 
 def floats(model: onnx.ModelProto) -> frozenset[str]:
@@ -61,7 +62,7 @@ def floats(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> Any | None:
-    """The operator's schema; None for one that is not of ONNX: those take float16 wherever they take float32."""
+    """The operator's schema; None for one that is not of ONNX: those take 16 bits wherever they take 32."""
     import onnx
 
     try:
@@ -70,12 +71,12 @@ def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> Any | None:
         return None
 
 
-def _places(names: Iterable[str], formal: Any | None, floats: frozenset[str]) -> frozenset[int]:
-    """The places of float32 values at which the schema allows float16; the last parameter may stand for many."""
+def _places(names: Iterable[str], formal: Any | None, floats: frozenset[str], half: Half) -> frozenset[int]:
+    """The places of float32 values at which the schema allows `half`; the last parameter may stand for many."""
     return frozenset(
         place
         for place, name in enumerate(names)
-        if name in floats and (formal is None or HALF in formal[min(place, len(formal) - 1)].types)
+        if name in floats and (formal is None or f"tensor({half.name})" in formal[min(place, len(formal) - 1)].types)
     )
 
 

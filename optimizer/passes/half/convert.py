@@ -19,7 +19,7 @@ from optimizer.formats.nodes import captured
 from optimizer.formats.onnx_names import fresh
 from optimizer.formats.quiet import quiet
 from optimizer.passes.half import masks, numbers
-from optimizer.passes.half.assignment import FLOAT, FLOAT16, Assignment, casts
+from optimizer.passes.half.assignment import FLOAT, Assignment, casts
 
 if TYPE_CHECKING:
     import onnx
@@ -176,10 +176,10 @@ def _tidy(model: onnx.ModelProto) -> None:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         makers |= dict.fromkeys(node.output, node)
         kind = _kind(node)
-        if kind not in (FLOAT, FLOAT16):
+        if kind not in (FLOAT, numbers.FLOAT16.code):
             continue
         before = makers.get(node.input[0])
-        if before is not None and _kind(before) in (FLOAT, FLOAT16):
+        if before is not None and _kind(before) in (FLOAT, numbers.FLOAT16.code):
             node.input[0] = before.input[0]
         (source,), (result,) = node.input, node.output
         same = source if types.get(source) == kind else known.setdefault((source, kind), result)

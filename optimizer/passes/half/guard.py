@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
-from optimizer.passes.half import masks, numbers
+from optimizer.passes.half import masks, numbers, pairs
 from optimizer.passes.half.assignment import Assignment, assign
 from optimizer.passes.half.profile import Look, Profile, observe
 from optimizer.passes.half.rehearse import rehearsed
@@ -43,12 +43,13 @@ def reasons(
     assigned = assign(model, floats, kept)
     profile = observe(model, floats, look, progress)
     found = {**values(model, assigned, profile, numbers.LARGEST / margin), **weights(model, assigned, masked)}
+    found |= pairs.faults(model)
     for _ in range(ROUNDS):
         assigned = assign(model, floats, {*kept, *found})
         failing = _rehearse(model, assigned, masked, profile, look)
         if not failing:
             return {node.name: found[node.name] for node in model.graph.node if node.name in found}
-        more = _culprits(model, assigned, failing)
+        more = culprits(model, assigned, failing)
         if not more:
             break
         found |= dict.fromkeys(more, BROKEN)
@@ -85,7 +86,8 @@ def weights(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) -> d
     for index, node in enumerate(model.graph.node):
         for place in assigned.reads.get(index, ()):
             name = node.input[place]
-            if name not in tensors or (node.op_type in SATURATING and place > 0):
+            scale = node.op_type in pairs.PAIR and place == 1  # see pairs.faults
+            if name not in tensors or scale or (node.op_type in SATURATING and place > 0):
                 continue
             if name not in faults:
                 array = onnx.numpy_helper.to_array(tensors[name])
@@ -115,7 +117,7 @@ def _rehearse(
     return [name for name, finite in zip(watched, np.isfinite(total), strict=True) if not finite]
 
 
-def _culprits(model: onnx.ModelProto, assigned: Assignment, failing: list[str]) -> list[str]:
+def culprits(model: onnx.ModelProto, assigned: Assignment, failing: list[str]) -> list[str]:
     """The narrow nodes to blame: the first to fail, or the nearest before it where it is in float32 already."""
     bad = {*failing}
     makers = {name: node for node in model.graph.node for name in node.output}

@@ -1,22 +1,45 @@
-"""What float16 can hold: its ends, and how a constant becomes one."""
+"""What 16-bit floats can hold: their ends, and how a constant becomes one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Half:
+    """A 16-bit float type."""
+
+    name: str  # in ONNX's words
+    code: int  # of onnx.TensorProto
+    largest: float
+    smallest: float  # beside zero
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of numpy arrays."""
+        import ml_dtypes  # comes with onnx
+
+        return np.dtype(np.float16 if self.name == "float16" else ml_dtypes.bfloat16)
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """The nearest numbers: beyond the ends the ends, and nothing becomes zero, which somebody may divide by."""
+        finite = np.where(np.isfinite(values), np.clip(values, -self.largest, self.largest), values)
+        found = finite.astype(self.dtype)
+        flushed = (found == 0) & (values != 0)
+        return np.where(flushed, np.copysign(np.float32(self.smallest), values).astype(self.dtype), found)
+
 
 LARGEST = 65504.0
 NORMAL = 2.0**-14  # the smallest number with all bits of mantissa
 SMALLEST = 2.0**-24
+FLOAT16 = Half("float16", 10, LARGEST, SMALLEST)
+BFLOAT16 = Half("bfloat16", 16, 2.0**127 * (2 - 2.0**-7), 2.0**-133)
+HALVES = {"fp16": FLOAT16, "bf16": BFLOAT16}
 # Relative error (root of the sums of squares) that a weight may take: 20 times that of numbers in float16's range.
 LOST = 0.01
-
-
-def stored(values: np.ndarray) -> np.ndarray:
-    """The nearest float16: beyond its ends the ends, and nothing becomes zero, which somebody may divide by."""
-    finite = np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), values)
-    found = finite.astype(np.float16)
-    flushed = (found == 0) & (values != 0)
-    return np.where(flushed, np.copysign(np.float16(SMALLEST), values).astype(np.float16), found)
 
 
 def fault(values: np.ndarray) -> str | None:

@@ -1,4 +1,4 @@
-"""float16 in ONNX: constants and values as far as they fit, casts between what is float16 and what is not."""
+"""16-bit floats in ONNX: constants and values as far as they fit, casts between what is narrow and what is not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from optimizer import selectors
 from optimizer.errors import OptimizerError
 from optimizer.formats import nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
-from optimizer.passes.half import guard, masks
+from optimizer.passes.half import coarse, guard, masks, pairs
 from optimizer.passes.half.assignment import FLOAT, Assignment, assign, floats
 from optimizer.passes.half.convert import converted
+from optimizer.passes.half.numbers import BFLOAT16, FLOAT16, HALVES, Half
 from optimizer.passes.half.options import Options
 from optimizer.passes.half.record import record
+from optimizer.passes.half.retyped import retyped
 from optimizer.passes.half.samples import samples
 from optimizer.protocols import Context
 from optimizer.values import Artifact
@@ -22,26 +24,35 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import onnx
 
+LEAST = {FLOAT16: onnx_ready.PER_CHANNEL_OPSET, BFLOAT16: 22}  # opsets; from 22 on convolutions take bfloat16
 CRASHES = "ONNX Runtime crashes when it fuses a transpose and a product like these in float16"
 
 
 def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
-    """Write the model with float16 wherever neither `keep` nor the guard is against it."""
-    model = onnx_ready.prepared(source)
+    """Write the model in 16 bits wherever neither `keep` nor the guard is against it."""
+    half = HALVES[options.dtype]
+    mixed = pairs.held(onnx_format.parse(source.path / onnx_format.FILE))
+    model = onnx_ready.prepared(source, LEAST[half] if not mixed else pairs.OPSETS[half], paired=mixed)
     onnx_ready.unmark(model)
+    pairs.snap(model, half)
     if not any(tensor.data_type == FLOAT for tensor in model.graph.initializer):
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
     known = floats(model)
-    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES)
-    if options.guarded:
+    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
+    if options.guard:
         given = samples(source, options, ctx)
-        wide |= guard.reasons(model, known, {*kept, *wide}, options.margin, given.look, given.progress)
+        seen = {*kept, *wide}
+        if half is BFLOAT16:
+            wide |= coarse.reasons(model, known, seen, given.look, given.progress)
+        else:
+            wide |= guard.reasons(model, known, seen, options.margin, given.look, given.progress)
         record(ctx, wide, given, options, len(model.graph.node))
-    assigned = assign(model, known, {*kept, *wide})
+    assigned = assign(model, known, {*kept, *wide}, half)
     if not _constants(model, assigned):
-        raise _nothing(wide)
-    onnx_format.save(converted(model, assigned, masks.of_onnx(model)), out)
+        raise _nothing(half, wide)
+    write = converted if half is FLOAT16 and not mixed else retyped
+    onnx_format.save(write(model, assigned, masks.of_onnx(model)), out)
     onnx_format.inference_session(out, 1, "none")  # types are checked here
     ctx.note("kept", sorted(kept))
 
@@ -72,15 +83,15 @@ def _swaps(order: Sequence[int]) -> bool:
 
 
 def _constants(model: onnx.ModelProto, assigned: Assignment) -> bool:
-    """Whether any constant becomes float16."""
+    """Whether any constant becomes narrow."""
     names = {tensor.name for tensor in model.graph.initializer}
     graph: Any = model.graph.node
     return any(graph[index].input[place] in names for index, places in assigned.reads.items() for place in places)
 
 
-def _nothing(wide: dict[str, str]) -> OptimizerError:
+def _nothing(half: Half, wide: dict[str, str]) -> OptimizerError:
     reason = next((f", such as {name}: {why}" for name, why in wide.items()), "")
     return OptimizerError(
-        f"no weight can be float16: every node that reads one stays in float32{reason}",
+        f"no weight can be {half.name}: every node that reads one stays in float32{reason}",
         "loosen keep or margin, or leave this step out for this model",
     )

@@ -36,7 +36,7 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
         return
     if not any(_is_weight(op) for op in model.get_ops()):
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
-    if not options.guarded:
+    if not options.guard:
         _able("fp16", ctx)
         openvino_format.save(model, out, half=True, precision="f16")
         return

@@ -18,13 +18,11 @@ class Options(Strict):
     keep: list[str] = Field([], description="left in float32: node names with * and ?, /regular expressions/, op:Type")
     guard: bool = Field(
         True,
-        description="with fp16: nodes whose values or weights float16 cannot hold stay in float32; values are seen on "
-        "calibration data, else on evaluation data, else on made-up inputs",
+        description="nodes whose values or weights float16 cannot hold stay in float32, with bf16 those whose results "
+        "are far off in 8 bits (for openvino none); seen on calibration data, else on evaluation data, else on made-up "
+        "inputs",
     )
-    margin: float = Field(2.0, ge=1, description="with guard: how far values may grow beyond those that were seen")
+    margin: float = Field(
+        2.0, ge=1, description="with guard and fp16: how far values may grow beyond those that were seen"
+    )
     samples: int = Field(64, ge=1, description="with guard: examples to look at, or all when there are fewer")
-
-    @property
-    def guarded(self) -> bool:
-        """Whether values are looked at: bfloat16 reaches as far as float32."""
-        return self.guard and self.dtype == "fp16"

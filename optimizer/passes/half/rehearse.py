@@ -1,4 +1,4 @@
-"""A float32 graph that rounds to float16 wherever the converted one does."""
+"""A float32 graph that rounds to 16 bits wherever the converted one does."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.passes.half import masks, numbers
-from optimizer.passes.half.assignment import FLOAT, FLOAT16, Assignment
+from optimizer.passes.half import masks
+from optimizer.passes.half.assignment import FLOAT, Assignment
 
 if TYPE_CHECKING:
     import onnx
 
 
 def rehearsed(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) -> onnx.ModelProto:
-    """A float32 copy of the model that rounds to float16 wherever the converted one does; values keep their names.
+    """A float32 copy of the model that rounds to 16 bits wherever the converted one does; values keep their names.
 
-    It shows float16 on machines that have none: ONNX Runtime's CPU kernels compute such graphs in float32 and leave
-    the rounding between two of them out.
+    It shows 16 bits on machines that have none: ONNX Runtime's CPU kernels compute float16 graphs in float32, leave the
+    rounding between two of them out, and know no bfloat16.
     """
     return _Rehearsal(model, assigned, masked).write()
 
@@ -57,16 +57,16 @@ class _Rehearsal:
         return self.rounded[name]
 
     def _store(self, name: str, result: str) -> None:
-        """A constant as float16 holds it."""
+        """A constant as 16 bits hold it."""
         import onnx
 
         values = onnx.numpy_helper.to_array(self.constants[name])
-        stored = numbers.stored(masks.saturated(values) if name in self.masked else values)
+        stored = self.assigned.half.stored(masks.saturated(values) if name in self.masked else values)
         self.graph.initializer.append(onnx.numpy_helper.from_array(stored.astype(np.float32), result))
 
     def _round(self, source: str, result: str) -> None:
         import onnx
 
         half = f"optc_half_{result}"
-        for before, after, kind in ((source, half, FLOAT16), (half, result, FLOAT)):
+        for before, after, kind in ((source, half, self.assigned.half.code), (half, result, FLOAT)):
             self.nodes.append(onnx.helper.make_node("Cast", [before], [after], f"{after}_cast", to=kind))

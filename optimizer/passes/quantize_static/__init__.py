@@ -5,6 +5,7 @@ What exactly is quantized follows the target's scheme: see `onnx.py` and `openvi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.errors import OptimizerError
@@ -45,6 +46,14 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
     if scheme.format == "openvino":
         return _not_in_nncf(options)
     return None
+
+
+def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:
+    """Why this step cannot follow the steps `before` it for a target, or None."""
+    if "half" not in before or scheme.format != "onnx":
+        return None
+    mixed = "; put half behind it: [quantize.static, half]" if scheme.mixed else "; leave one of the two out"
+    return f"ranges and grids are those of the float32 model, whose weights half has narrowed by then{mixed}"
 
 
 def _not_in_fp8(options: Options) -> str | None:

@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizer import formats
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
+from optimizer.formats import onnx_source
+from optimizer.values import Signature
 
 
 def linear(weight: float = 1.0, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -147,3 +149,12 @@ def test_an_old_operator_set_is_warned_of(bench, tmp_path):
     onnx.save(model, tmp_path / "old.onnx")
     bench.load(file=str(tmp_path / "old.onnx"))
     assert bench.warnings == ["old.onnx uses opset 11, some steps need 13 or later"]
+
+
+def test_a_file_with_an_opset_from_the_future_is_not_taken_in(tmp_path):
+    model = linear()
+    model.opset_import[0].version = 99
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(OptimizerError, match=r"m\.onnx has opset 99, onnx .* knows them up to \d+") as caught:
+        onnx_source.copy(tmp_path / "m.onnx", Signature((), ()), tmp_path)
+    assert "older opset" in caught.value.hint

@@ -40,6 +40,9 @@ class Cuda:
     def cudaGetErrorString(self, code: int) -> tuple[int, bytes]:
         return 0, {2: b"out of memory"}.get(code, b"unknown error")
 
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        return 0, self.room, 1 << 30
+
     def cudaSetDevice(self, device: int) -> tuple[int]:
         return (0,)
 
@@ -161,6 +164,7 @@ class Engine:
     def __init__(self, cuda: Cuda, *profiles: tuple[int, int]) -> None:
         self.cuda, self.profiles = cuda, profiles
         self.known, self.broken, self.room = True, False, True
+        self.device_memory_size_v2 = 3_000_000
         self.contexts: list[Context] = []
 
     def get_tensor_dtype(self, name: str) -> str:

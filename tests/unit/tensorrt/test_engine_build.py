@@ -70,15 +70,17 @@ def test_pairs_become_kernels_in_8_bits(built: Built, dtype: str, name: str) -> 
     assert rtx.built_as(found) == built.notes["precision"]
 
 
-def test_half_is_typed_by_the_graph(built: Built) -> None:
+@pytest.mark.parametrize(("dtype", "name"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_half_is_typed_by_the_graph(built: Built, dtype: str, name: str) -> None:
     source = built.artifact(lab.convnet())
     out = built.root / "half"
     out.mkdir()
-    half.run(source, half.Options(), Context(scheme=rtx.SCHEME), out)
+    half.run(source, half.Options.model_validate({"dtype": dtype}), Context(scheme=rtx.SCHEME), out)
     narrow = Artifact("onnx", out, "k", "d", formats.read("onnx", out), 1)
     found = built(narrow, batches=(8,))
     assert {spec.dtype for spec in found.signature.inputs} == {"float32"}
-    assert "float16" in layers.counts(layers.load(found.path))
+    assert set(layers.counts(layers.load(found.path))) == {name}
+    assert rtx.built_as(found) == name
     assert rtx.limit(narrow) > rtx.limit(source)
 
 
@@ -141,6 +143,16 @@ CASES: dict[str, tuple[Any, str, str]] = {
         node_model("Neg", {"x": ["n", 4]}, {"y": ["n", 4]}, TensorProto.DOUBLE),
         r"'x' is float64, for which TensorRT-RTX has no type",
         "export the model with float32",
+    ),
+    "uint64": (
+        node_model("Add", {"x": ["n", 4]}, {"y": ["n", 4]}, TensorProto.UINT64, c=np.array([2**63 + 5], np.uint64)),
+        r"Add 'the_add': its constant 'c' is uint64, a type that the parser does not know",
+        "int64, int32",
+    ),
+    "index": (
+        node_model("Gather", {"x": [8, 4]}, {"y": [2, 4]}, i=np.array([1, 2**40])),
+        r"Gather 'the_gather': its index 1099511627776 lies outside axis 0 of 'x', which has 8; TensorRT does not",
+        "-N to N-1",
     ),
     "plugin": (
         lab.model(

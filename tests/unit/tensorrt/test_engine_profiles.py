@@ -30,9 +30,15 @@ def test_every_size_up_to_the_largest_falls_into_exactly_one() -> None:
 
 
 def test_a_range_for_the_batch_sets_the_ends() -> None:
-    assert ranges(IMAGE, (1, 100), batch=(1, 4, 32)) == [
-        {"batch": (1, 1, 1)}, {"batch": (2, 4, 4)}, {"batch": (5, 32, 32)},
+    assert ranges(IMAGE, (1, 8), batch=(1, 4, 32)) == [
+        {"batch": (1, 1, 1)}, {"batch": (2, 4, 4)}, {"batch": (5, 8, 8)}, {"batch": (9, 32, 32)},
     ]  # fmt: skip
+
+
+def test_a_batch_that_will_be_measured_is_not_left_out_of_the_range() -> None:
+    with pytest.raises(OptimizerError, match=r"batches of 100 are asked for .* for batch 2 to 32") as caught:
+        ranges(IMAGE, (2, 100), batch=(2, 4, 32))
+    assert str(caught.value.hint).startswith("write dims: {batch: [2, 4, 100]}")
 
 
 def test_other_dimensions_are_the_same_in_all() -> None:
@@ -84,12 +90,24 @@ def test_shapes_that_contradict_the_signature(shapes: dict[str, tuple[int, ...]]
 
 
 def test_options_take_what_they_do_not_say_from_the_recipe() -> None:
-    own = EngineOptions(batches=(4,), dims={"sequence": (1, 8, 16)})
-    assert own.fitted([1, 8], {"sequence": (1, 32, 32), "width": (1, 2, 3)}).dims == {
+    own = EngineOptions(batches=(8,), dims={"sequence": (1, 8, 16)})
+    assert own.fitted([1, 8], {"sequence": (1, 32, 32), "width": (1, 2, 3)}, {"sequence": [16]}).dims == {
         "sequence": (1, 8, 16), "width": (1, 2, 3),
     }  # fmt: skip
-    assert own.fitted([1, 8], {}).batches == (4,)
-    assert EngineOptions().fitted([8, 1, 8], {}).batches == (1, 8)
+    assert own.fitted([1, 8], {}, {}).batches == (8,)
+    assert EngineOptions().fitted([8, 1, 8], {}, {}).batches == (1, 8)
+
+
+def test_options_that_leave_out_what_the_recipe_measures_are_refused() -> None:
+    own = EngineOptions(batches=(4,), dims={"sequence": (1, 8, 16)})
+    with pytest.raises(
+        OptimizerError, match=r"times sequence 32, and the option dims builds the engine for 1 to 16"
+    ) as e:
+        own.fitted([4], {"sequence": (1, 32, 32)}, {"sequence": [8, 32]})
+    assert str(e.value.hint).startswith("write dims: {sequence: [1, 32, 32]}")
+    with pytest.raises(OptimizerError, match=r"asks for batches of 64 .* builds the engine for up to 4"):
+        own.fitted([1, 64], {"sequence": (1, 8, 8)}, {"sequence": [8]})
+    assert EngineOptions(batches=(4,), dims={"n": (1, 8, 64)}).fitted([1, 64], {}, {}).batches == (4,)
 
 
 @pytest.mark.parametrize("target", [tensorrt, tensorrt_rtx])
