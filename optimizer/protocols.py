@@ -178,8 +178,8 @@ class Target(Pass, Protocol):
     nodes of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
     `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
     numbers. `away(source, options) -> float | None`, where options run a model on other hardware than the default ones:
-    how far its outputs may lie from there. Options may have `fitted(batches, dims, timed) -> Options`, themselves with
-    the sizes that a recipe will ask for.
+    how far its outputs may lie from there. `schemed(options) -> QuantScheme`, in place of `SCHEME`. Options may have
+    `fitted(batches, dims, timed) -> Options`, themselves with the sizes that a recipe will ask for.
     """
 
     SCHEME: QuantScheme

@@ -65,6 +65,7 @@ PROVIDERS: Mapping[str, Provider] = {
         "TensorRT-RTX", "NvTensorRTRTXExecutionProvider", "onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"
     ),
 }
+FLAVOURS = {"tensorrt": flavour.TENSORRT, "tensorrt-rtx": flavour.RTX}  # providers that build engines
 KINDS = {"float16": "trt_fp16_enable", "bfloat16": "trt_bf16_enable", "int8": "trt_int8_enable"}
 ELSEWHERE = {PROVIDERS["cuda"].registered: "CUDA", CPU: "the CPU"}
 

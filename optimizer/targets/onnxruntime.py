@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,6 +121,14 @@ def probe() -> str | None:
             "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
         )
     return None
+
+
+def schemed(options: Options) -> QuantScheme:
+    """How graphs are quantized for the provider: for TensorRT's as for its engines, for CUDA's not in 8 bits at all."""
+    if options.provider == "cuda":
+        return replace(SCHEME, target="onnxruntime's CUDA provider", static=(), dynamic=False)
+    engines = providers.FLAVOURS.get(options.provider)
+    return scheme.of(engines) if engines else SCHEME
 
 
 def pending(options: Options) -> str | None:

@@ -231,3 +231,31 @@ def test_what_runs_on_a_gpu_is_compared_with_the_cpu_though_the_files_are_equal(
 
 def _session_of(path: Path, configure: Any) -> Any:
     return onnx_format.inference_session(path, 1, configure=configure)
+
+
+def test_a_graph_is_quantized_for_its_provider(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    document["data"]["calibrate"] = document["data"]["evaluate"]
+
+    def variant(provider: str, *steps: str) -> dict[str, Any]:
+        return {"onnxruntime": {"steps": list(steps), "options": {"provider": provider}}}
+
+    plain = document["variants"]
+    for step, reason in (("static", "static int8; leave this step out"), ("dynamic", "dynamically quantized products")):
+        document["variants"] = plain | {"bad": variant("cuda", f"quantize.{step}")}
+        recipe.write_text(yaml.safe_dump(document))
+        assert cli.main(["plan", str(recipe)]) == 2
+        assert f"CUDA provider has no kernels for {reason}" in capsys.readouterr().err
+    document["variants"] = plain | {
+        "engine": variant("tensorrt", "quantize.static"),
+        "mixed": variant("tensorrt-rtx", "quantize.static", "half"),
+    }
+    recipe.write_text(yaml.safe_dump(document))
+    assert cli.main(["build", str(recipe), "--out", str(recipe.parent / "out"), "--inconclusive", "pass"]) == 0
+    for name, floats in (("engine", "float32"), ("mixed", "float16")):
+        path = recipe.parent / f"out/bundles/gpu-{name}-onnxruntime/model"
+        model = onnx_format.load(path)
+        zeros = [t for node in model.graph.node if node.op_type == "QuantizeLinear" for t in node.input[2:]]
+        kinds = {t.data_type for t in model.graph.initializer if t.name in zeros}
+        assert kinds == {onnx.TensorProto.INT8}, "TensorRT reads uint8 as int8 and takes no zero points"
+        assert onnx_format.typed(path) == f"int8, {floats} elsewhere"
