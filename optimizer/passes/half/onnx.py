@@ -41,10 +41,11 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
     known = floats(model)
     wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
     if options.guard:
-        given = samples(source, options, ctx)
+        enough = min(options.samples, coarse.SAMPLES) if half is BFLOAT16 else options.samples
+        given = samples(source, options.model_copy(update={"samples": enough}), ctx)
         seen = {*kept, *wide}
         if half is BFLOAT16:
-            wide |= coarse.reasons(model, known, seen, given.look, given.progress)
+            wide |= coarse.reasons(model, known, seen, given.look, given.progress, ctx.warn)
         else:
             wide |= guard.reasons(model, known, seen, options.margin, given.look, given.progress)
         record(ctx, wide, given, options, len(model.graph.node))
