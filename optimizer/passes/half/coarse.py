@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
-from optimizer.passes.half import masks, pairs
+from optimizer.passes.half import pairs
 from optimizer.passes.half.assignment import FLOAT, Assignment, assign
 from optimizer.passes.half.guard import culprits
 from optimizer.passes.half.numbers import BFLOAT16
@@ -35,6 +35,7 @@ WIDE = "optc_wide_"  # before the names of the float32 model's values
 def reasons(
     model: onnx.ModelProto,
     floats: frozenset[str],
+    masked: set[str],
     kept: set[str],
     look: Look,
     progress: Callable[[int], None],
@@ -42,10 +43,9 @@ def reasons(
 ) -> dict[str, str]:
     """Node -> why it stays in float32, beside those that are `kept` already; in the order of the graph.
 
-    What is not mended by the nodes that were kept for it lets them go again, with a warning. Raises OptimizerError when
-    the model gives NaN or infinity whatever stays.
+    `masked`: values that reach nothing but a softmax. What is not mended by the nodes that were kept for it lets them go
+    again, with a warning. Raises OptimizerError when the model gives NaN or infinity whatever stays.
     """
-    masked = masks.of_onnx(model)
     watched = _watched(model, floats - masked)
     found: dict[str, str] = {}  # node -> the value that it is kept for
     failing: dict[str, float] = {}

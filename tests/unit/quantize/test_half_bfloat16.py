@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import ml_dtypes
@@ -162,7 +163,7 @@ def test_what_a_few_nodes_do_not_mend_is_told_and_lets_them_go(bench: Bench) -> 
     names = ["x", *(f"s{place}" for place in range(12))]
     nodes = [
         helper.make_node("Add", [before, "zero"], [after], name=f"sum_{after}")
-        for before, after in zip(names, names[1:], strict=False)
+        for before, after in itertools.pairwise(names)
     ]
     nodes.append(helper.make_node("Cos", [names[-1]], ["c"], name="cosine"))
     nodes.append(helper.make_node("MatMul", ["c", "w"], ["y"], name="product"))
