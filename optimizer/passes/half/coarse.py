@@ -43,8 +43,8 @@ def reasons(
 ) -> dict[str, str]:
     """Node -> why it stays in float32, beside those that are `kept` already; in the order of the graph.
 
-    `masked`: values that reach nothing but a softmax. What is not mended by the nodes that were kept for it lets them go
-    again, with a warning. Raises OptimizerError when the model gives NaN or infinity whatever stays.
+    `masked`: values that reach nothing but a softmax. What is not mended by the nodes that were kept for it lets them
+    go again, with a warning. Raises OptimizerError when the model gives NaN or infinity whatever stays.
     """
     watched = _watched(model, floats - masked)
     found: dict[str, str] = {}  # node -> the value that it is kept for
