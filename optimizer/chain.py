@@ -118,7 +118,7 @@ class _Chain:
 
     def _onward(self, through: Sequence[Use], produced: str) -> Onward:
         """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
-        waits = self.target.pending() if hasattr(self.target, "pending") else None
+        waits = self.target.pending(self.target_options) if hasattr(self.target, "pending") else None
         if waits:
             raise RefusedError(f"its attempts are timed on the target, which cannot run here: {waits}")
 
@@ -175,7 +175,8 @@ class _Chain:
 
     def _scheme(self, plugin: Any) -> QuantScheme:
         """How a step is to quantize: on the target's own format, or in ONNX where the step knows no other."""
-        own: QuantScheme = self.target.SCHEME
+        target = self.target
+        own: QuantScheme = target.schemed(self.target_options) if hasattr(target, "schemed") else target.SCHEME
         inside: QuantScheme = getattr(self.target, "QDQ", own)
         return inside if own.format not in plugin.CONSUMES and inside.format in plugin.CONSUMES else own
 

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from optimizer import listing, registry, store
 from optimizer import machine as machines
 from optimizer.console import size
+from optimizer.formats import providers
 from optimizer.values import Machine
 
 Level = Literal["ok", "absent", "warning", "problem"]
@@ -34,7 +35,7 @@ NOT_EXTRAS = ("all", "dev")  # sums of the others, and what only development nee
 class Finding:
     """One thing that was looked at: how it stands, and what to do about it."""
 
-    area: str  # "machine", "target", "extra", "install", "plugin", "store"
+    area: str  # "machine", "target", "provider", "extra", "install", "plugin", "store"
     name: str
     level: Level
     text: str
@@ -47,6 +48,7 @@ def examine() -> list[Finding]:
     return [
         *_machine(machines.here()),
         *_targets(),
+        *_providers(),
         *_extras(installed),
         *_conflicts(installed),
         *_runtimes(installed),
@@ -86,6 +88,14 @@ def _targets() -> Iterator[Finding]:
             yield Finding("target", item.name, "warning", f"builds here, does not run: {reason}", fix or None)
         else:
             yield Finding("target", item.name, "ok", item.summary)
+
+
+def _providers() -> Iterator[Finding]:
+    """What ONNX Runtime can run on beside the CPU."""
+    for name, provider in providers.PROVIDERS.items():
+        reason, _, fix = (providers.lacking(name, 0) or "").partition("; ")
+        text = reason or f"ONNX Runtime's {provider.title} provider: an option of the target onnxruntime"
+        yield Finding("provider", name, "absent" if reason else "ok", text, fix or None)
 
 
 def _installed() -> dict[str, str]:
@@ -143,11 +153,12 @@ def _clashes(installed: dict[str, str]) -> Iterator[Finding]:
         if (parent, name) in seen or name == OURS:
             continue
         seen.add((parent, name))
+        name = next((canonicalize_name(b) for b in machines.BUILDS.get(name, ()) if b in installed), name)
         if name in installed:
             if not need.specifier.contains(installed[name], prereleases=True):
                 text = f"{parent} needs {need.name}{need.specifier}, {installed[name]} is installed"
                 yield Finding("install", need.name, "problem", text, f"pip install '{need.name}{need.specifier}'")
-            queue += [(need.name, below) for below in _requirements(need.name)]
+            queue += [(need.name, below) for below in _requirements(name)]
         elif parent != OURS or need.name not in optional:
             yield Finding(
                 "install", need.name, "problem", f"{parent} needs it, it is not installed", f"pip install '{need}'"

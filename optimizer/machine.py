@@ -45,9 +45,17 @@ def isa_digest(machine: Machine) -> str:
     return fingerprint.of_value([machine.architecture, machine.isa])[:16]
 
 
-@functools.cache
+BUILDS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}  # distributions that bring the same package
+
+
 def version_of(distribution: str) -> str | None:
-    """The installed version of a distribution, or None. Reads metadata only, imports nothing."""
+    """The installed version of a distribution or of another build of it, or None. Reads metadata, imports nothing."""
+    return next(filter(None, map(exactly, BUILDS.get(distribution, (distribution,)))), None)
+
+
+@functools.cache
+def exactly(distribution: str) -> str | None:
+    """The installed version of the distribution of this very name, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

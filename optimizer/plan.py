@@ -144,13 +144,13 @@ def _candidate(
 ) -> Candidate:
     """A variant on a target; its steps are added to `steps`, where equal keys are kept once."""
     plugin, options = targets[variant, name]
-    pending = plugin.pending() if hasattr(plugin, "pending") else None
+    pending = plugin.pending(options) if hasattr(plugin, "pending") else None
     reason = pending.partition("; ")[0] if pending else None
     found = Candidate(variant, name, (), options.model_dump(mode="json"), pending=reason)
     try:
         made = chain(recipe, digests, variant, name, lambda *pair: targets[pair])
     except RefusedError as refusal:
-        return replace(found, skipped=str(refusal))
+        return replace(found, skipped=str(refusal), pending=None)
     for step in (*made.others, *made.steps):
         steps.setdefault(step.key, step)
     return replace(found, steps=tuple(s.key for s in made.steps), artifact=made.steps[-1].key)
@@ -307,8 +307,8 @@ def _evaluation(
         "tools": {name: machines.version_of(name) for name in (*plugin.TOOLS, *_metric_tools(metrics))},
         "isa": machines.isa_digest(machine),
     }
-    if hasattr(plugin, "runs_on"):
-        ingredients["device"] = plugin.runs_on(options)
+    if device := plugin.runs_on(options) if hasattr(plugin, "runs_on") else None:
+        ingredients["device"] = device
     key = fingerprint.of_value(ingredients)
     return Evaluation(candidate.name, data.role, str(candidate.artifact), options, ingredients, key)
 

@@ -264,19 +264,21 @@ class Producer:
         """Read a folder back and run it against the step's source; files equal to the source's need neither."""
         if source is None:
             return Looked(formats.read(step.format, folder), formats.size(step.format, folder), None)
-        limit = getattr(step.options, "tolerance", None) or _limit(step, source)
+        away = step.plugin.away(source, step.options) if hasattr(step.plugin, "away") else None
+        limit = away or getattr(step.options, "tolerance", None) or _limit(step, source)
         given = self.samples(source.signature)
-        if step.format == source.format and disk.same_files(folder, source.path):
+        if not away and step.format == source.format and disk.same_files(folder, source.path):
             return Looked(source.signature, source.size, equivalence.identical(limit, given.synthetic))
         signature, size = (
             equivalence.carry(step.label, formats.read(step.format, folder), source),
             formats.size(step.format, folder),
         )
         target = registry.opener(step.format)
-        if hasattr(target, "pending") and target.pending():
+        options = step.options if target is step.plugin else target.Options()
+        if hasattr(target, "pending") and target.pending(options):
             return Looked(signature, size, None)  # its outputs are checked where it can be run
         artifact = Artifact(step.format, folder, step.key, "", signature, size)  # its digest is known once committed
-        found = self._outputs[step.key] = _outputs(artifact, given)
+        found = self._outputs[step.key] = _outputs(artifact, given, options)
         compared = equivalence.compare(self._reference(source), found, given.feeds, limit, given.synthetic)
         return Looked(signature, size, compared)
 
@@ -316,7 +318,7 @@ def _limit(step: Step, source: Artifact) -> float | None:
     return found
 
 
-def _outputs(artifact: Artifact, given: samples.Samples) -> list[dict[str, Any]]:
+def _outputs(artifact: Artifact, given: samples.Samples, options: Any = None) -> list[dict[str, Any]]:
     target = registry.opener(artifact.format)
-    with target.open(artifact, target.Options()) as session:
+    with target.open(artifact, options or target.Options()) as session:
         return equivalence.run_all(session, given.feeds)

@@ -182,12 +182,14 @@ class Target(Pass, Protocol):
     same time, where the runtime has to be told when it opens the model. `SEARCH`, options of its own that `auto` tries.
     `QDQ`, how Q/DQ pairs in ONNX should be placed for it, where `SCHEME` wants another format: for steps that know ONNX
     only. `FOREIGN`, options for a bare file that is measured without a recipe, as the runtime opens it by default.
-    `pending() -> str | None`, for a target that can be built where it cannot be run: why measurements have to wait;
-    then also `built_as(artifact) -> str`, the precision that its files tell, and `oracle(artifact) -> Artifact`, the
-    ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the nodes
-    of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
+    `pending(options) -> str | None`, for a target that can be built where it cannot be run: why measurements have to
+    wait; then also `built_as(artifact) -> str`, the precision that its files tell, and `oracle(artifact) -> Artifact`,
+    the ONNX model that it was built from, which says what its outputs should be. `preflight(file) -> Preflight`, the
+    nodes of an ONNX file that it refuses, without building anything (see optimizer/formats/tensorrt/preflight.py).
     `built_for() -> dict` and `runs_on(options) -> dict`, what of this machine beside the CPU decides the files, and the
-    numbers. Options may have `fitted(batches, dims, timed) -> Options`, themselves with the sizes that are asked for.
+    numbers. `away(source, options) -> float | None`, where options run a model on other hardware than the default ones:
+    how far its outputs may lie from there. `schemed(options) -> QuantScheme`, in place of `SCHEME`. Options may have
+    `fitted(batches, dims, timed) -> Options`, themselves with the sizes that a recipe will ask for.
     """
 
     SCHEME: QuantScheme

@@ -38,14 +38,15 @@ def of_model(plugin: Any, options: Any, model: Artifact, feeds: Sequence[Feeds],
     return Told(found, precision, REDUCED if narrow else FULL)
 
 
-def of_oracle(plugin: Any, model: Artifact, feeds: Sequence[Feeds]) -> Told:
+def of_oracle(plugin: Any, options: Any, model: Artifact, feeds: Sequence[Feeds]) -> Told:
     """The outputs of the ONNX model that `model` was built from, in ONNX Runtime: `model` itself runs elsewhere."""
     source = plugin.oracle(model)
     opener = registry.opener("onnx")
     with opener.open(source, opener.Options()) as session:
         found = equivalence.run_all(session, feeds)
     _require_finite("the model that it was built from", found)
-    return Told(found, plugin.built_as(model), plugin.limit(source))
+    away = plugin.away(source, options) if hasattr(plugin, "away") else None
+    return Told(found, plugin.built_as(model), away or plugin.limit(source))
 
 
 def _require_finite(who: str, found: Sequence[Mapping[str, np.ndarray]]) -> None:

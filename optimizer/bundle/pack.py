@@ -99,9 +99,9 @@ def _told(artifact: Artifact, chosen: Candidate, feeds: Sequence[Feeds], folder:
     """The outputs that the copied model gives for the samples, or its oracle where it cannot run here."""
     plugin = registry.load("targets", chosen.target)
     copied = Artifact(**{**vars(artifact), "path": folder / "model"})
-    if chosen.pending is not None:
-        return outputs.of_oracle(plugin, copied, feeds)
     options = schema.parse(plugin.Options, chosen.options, f"{chosen.name}: target options")
+    if chosen.pending is not None:
+        return outputs.of_oracle(plugin, options, copied, feeds)
     return outputs.of_model(plugin, options, copied, feeds, chosen.name)
 
 
@@ -127,7 +127,7 @@ def _describe(
     told: Told,
 ) -> Manifest:
     verdicts, accepted = provenance.verdicts(run, chosen.name, allow_failed=True)
-    distribution = runner.runner(chosen.target).distribution
+    distribution = runner.runner(chosen.target, chosen.options).distribution
     return Manifest(
         version=run.version,
         bundle=folder.name,

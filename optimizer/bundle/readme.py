@@ -17,6 +17,7 @@ def readme(manifest: Manifest) -> str:
     there, runtime = manifest.environment, manifest.runtime
     how = "typed" if manifest.pending else "running"
     model = sum(r.size for name, r in manifest.files.items() if name.startswith("model/"))
+    needs = [f"{runtime.distribution}=={runtime.version}", *runner(manifest.target, runtime.options).needs]
     lines = [
         f"# {manifest.bundle}",
         "",
@@ -28,7 +29,7 @@ def readme(manifest: Manifest) -> str:
         "## Run",
         "",
         "```sh",
-        f"pip install numpy {' '.join([f'{runtime.distribution}=={runtime.version}', *runner(manifest.target).needs])}",
+        f"pip install numpy {' '.join(needs)}",
         "python run.py                  # the packed samples against their expected outputs",
         "python run.py --input x.npz --output y.npz",
         "optc verify .                  # every byte, then the samples",

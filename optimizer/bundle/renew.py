@@ -25,7 +25,7 @@ def rebuilt(folder: Path, manifest: Manifest, changes: Mapping[str, Any], out: P
     the new bundle waits to be measured. Raises OptimizerError where the target builds nothing, or cannot build here.
     """
     plugin = registry.load("targets", manifest.target)
-    if not hasattr(plugin, "oracle"):
+    if not hasattr(plugin, "oracle") or plugin.PRODUCES in plugin.CONSUMES:
         raise OptimizerError(
             f"{manifest.bundle}: what runs on {manifest.target} is built for no machine in particular",
             "it runs elsewhere as it is: optc verify says what differs there",
@@ -44,7 +44,7 @@ def rebuilt(folder: Path, manifest: Manifest, changes: Mapping[str, Any], out: P
         signature = formats.read(manifest.format, fresh / "model")
         size = formats.size(manifest.format, fresh / "model")
         made = Artifact(manifest.format, fresh / "model", manifest.digest, "", signature, size)
-        told = outputs.of_oracle(plugin, made, given)
+        told = outputs.of_oracle(plugin, options, made, given)
         _write_expected(fresh, manifest, told.outputs)
         distribution = manifest.runtime.distribution
         runtime = manifest.runtime.model_copy(

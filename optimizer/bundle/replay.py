@@ -46,13 +46,13 @@ def replay(manifest: Manifest, folder: Path) -> Replayed:
             f"the bytes are right, but the samples cannot run here: {reason}",
             f"pip install {runtime.distribution}=={runtime.version}, or check the bytes only: optc verify --no-run",
         )
-    elsewhere = plugin.pending() if hasattr(plugin, "pending") else None
+    options = schema.parse(plugin.Options, runtime.options, f"{manifest.bundle}: runtime.options")
+    elsewhere = plugin.pending(options) if hasattr(plugin, "pending") else None
     if elsewhere:
         raise OptimizerError(
             f"the bytes are right, but the samples cannot run here: {elsewhere}",
             "check the bytes only: optc verify --no-run",
         )
-    options = schema.parse(plugin.Options, runtime.options, f"{manifest.bundle}: runtime.options")
     given = [samples.read(folder / s.inputs) for s in manifest.samples]
     expected = [samples.read(folder / s.expected) for s in manifest.samples]
     _require_inputs(manifest, given)

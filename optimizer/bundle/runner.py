@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from optimizer.bundle.manifest import Manifest
 from optimizer.errors import OptimizerError
+from optimizer.formats import providers
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 TEMPLATES = Path(__file__).with_name("runners")
 
 
@@ -31,8 +36,8 @@ RUNNERS = {
 }
 
 
-def runner(target: str) -> Runner:
-    """The runner of a target; raises OptimizerError for a target whose models cannot be shipped."""
+def runner(target: str, options: Mapping[str, Any] = NONE) -> Runner:
+    """The runner of a target with options of these; raises OptimizerError for one whose models cannot be shipped."""
     if target == "pytorch":
         raise OptimizerError(
             "a pytorch model cannot be bundled: it needs the code it was written in, which a bundle does not ship",
@@ -42,13 +47,16 @@ def runner(target: str) -> Runner:
         raise OptimizerError(
             f"the target '{target}' has no runner; bundles can be made for {', '.join(RUNNERS)}", "choose one of them"
         )
+    provider = providers.PROVIDERS.get(options.get("provider", "")) if target == "onnxruntime" else None
+    if provider:
+        return replace(RUNNERS[target], distribution=provider.distribution, needs=provider.needs)
     return RUNNERS[target]
 
 
 def script(manifest: Manifest) -> str:
     """The text of run.py."""
     names = [t.name for t in manifest.signature.inputs]
-    needs = " and ".join(runner(manifest.target).needs)
+    needs = " and ".join(runner(manifest.target, manifest.runtime.options).needs)
     parts = {
         "{distribution}": manifest.runtime.distribution + (f", {needs}" if needs else ""),
         "{version}": manifest.runtime.version,

@@ -15,7 +15,13 @@ from optimizer.doctor import Finding, examine, healthy
 from optimizer.errors import EXIT_USAGE
 
 COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "problem": "red"}
-TITLES = {"target": "targets", "extra": "extras", "install": "installation", "plugin": "third-party plugins"}
+TITLES = {
+    "target": "targets",
+    "provider": "providers of ONNX Runtime",
+    "extra": "extras",
+    "install": "installation",
+    "plugin": "third-party plugins",
+}
 
 
 def doctor(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +25,7 @@ EXTERNAL_ABOVE = 1_900_000_000  # bytes; a protobuf message ends at 2 GiB
 UNWANTED = ("WeightBiasQuantization",)
 # Takes the type of a zero point for uint8, so that a ReLU in front of a pair of 8-bit floats is gone (seen: 1.32).
 WRONG_IN_FLOAT8 = ("ReluQuantRewrite",)
+ON_CPU = ("CPUExecutionProvider",)
 FLOAT8 = (17, 18, 19, 20)  # of onnx.TensorProto
 ORT_FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException",
@@ -69,6 +72,19 @@ def parse(file: Path) -> onnx.ModelProto:
 def quantized(path: Path) -> bool:
     """Whether the graph holds Q/DQ pairs."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in parse(path / FILE).graph.node)
+
+
+def typed(path: Path) -> str:
+    """The types that the graph of an artifact computes in, as it is written: `float32`, `int8, float16 elsewhere`."""
+    import onnx
+
+    sizes: Counter[str] = Counter()
+    for tensor in _tensors(parse(path / FILE).graph):
+        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        if "float" in name and "float8" not in name:
+            sizes[{"float": "float32"}.get(name, name)] += math.prod(tensor.dims)
+    most = sizes.most_common(1)[0][0] if sizes else "float32"
+    return f"int8, {most} elsewhere" if quantized(path) else most
 
 
 def check(file: Path) -> None:
@@ -145,16 +161,16 @@ def inference_session(
     path: Path,
     threads: int | None,
     graph_optimization: Level = "all",
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str | tuple[str, dict[str, str]]] | None = ON_CPU,
     configure: Callable[[onnxruntime.SessionOptions], None] = lambda options: None,
     disabled: Sequence[str] = UNWANTED,
 ) -> onnxruntime.InferenceSession:
     """A raw ONNX Runtime session on the artifact in the directory `path`.
 
-    `threads`: how many one operator may use; None leaves it to the runtime. `configure` may set further session
-    options; `disabled` names optimizers of the runtime that are left out. A bfloat16 graph, for which the CPU
-    provider has no kernels, is emulated there (see `onnx_bfloat16`). Raises OptimizerError when the runtime refuses the
-    model.
+    `threads`: how many one operator may use; None leaves it to the runtime. `providers`: None where `configure` has
+    named the devices. `configure` may set further session options; `disabled` names optimizers of the runtime that are
+    left out. A bfloat16 graph, for which the CPU provider has no kernels, is emulated there (see `onnx_bfloat16`).
+    Raises OptimizerError when the runtime refuses the model.
     """
     import onnxruntime
 
@@ -170,7 +186,11 @@ def inference_session(
     def opened(folder: Path) -> onnxruntime.InferenceSession:
         try:
             return onnxruntime.InferenceSession(
-                str(folder / FILE), options, providers=list(providers), disabled_optimizers=left
+                str(folder / FILE),
+                options,
+                providers=None if providers is None else list(providers),
+                disabled_optimizers=left,
+                enable_fallback=0,  # what fails is an error, never another provider with a line on the screen
             )
         except ort_faults() as error:
             reason = " ".join(str(error).split())[:400]
@@ -182,7 +202,7 @@ def inference_session(
     try:
         return opened(path)
     except OptimizerError:
-        if list(providers) != ["CPUExecutionProvider"] or not onnx_bfloat16.holds(parse(path / FILE)):
+        if providers != ON_CPU or not onnx_bfloat16.holds(parse(path / FILE)):
             raise
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         save(onnx_bfloat16.emulated(load(path)), Path(folder))

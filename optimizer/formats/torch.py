@@ -37,8 +37,8 @@ TRAINED = "trained.safetensors"
 class TorchModel:
     """A PyTorch module with named, flat inputs and outputs."""
 
-    def __init__(self, built: Built, record: Record) -> None:
-        self.built, self.record = built, record
+    def __init__(self, built: Built, record: Record, device: str = "cpu") -> None:
+        self.built, self.record, self.device = built, record, device
         self.signature = record.signature
         self.module = built.module
 
@@ -49,7 +49,7 @@ class TorchModel:
         """
         import torch
 
-        tensors = {spec.name: as_tensor(spec, feeds) for spec in self.signature.inputs}
+        tensors = {spec.name: as_tensor(spec, feeds).to(self.device) for spec in self.signature.inputs}
         with torch.inference_mode():
             outputs = self.run(tensors)
         names = [spec.name for spec in self.signature.outputs]
@@ -72,6 +72,16 @@ class TorchModel:
                 f"{self.record.origin}: forward raised {type(error).__name__} on {shapes}: {error}",
                 f"see {usercode.place(error)}",
             ) from error
+
+    def on(self, device: str) -> TorchModel:
+        """The same module, moved to another device."""
+        return TorchModel(replace(self.built, module=self.module.to(device)), self.record, device)
+
+    def compiled(self, mode: str) -> TorchModel:
+        """The same module behind `torch.compile`, which compiles at the first call, and again for sizes that vary."""
+        import torch
+
+        return TorchModel(replace(self.built, module=torch.compile(self.module, mode=mode)), self.record, self.device)
 
     def exportable(self) -> nn.Module:
         """The module with flat tensor inputs and outputs, in the order of the signature, for an exporter."""
@@ -220,7 +230,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's values; bfloat16, which numpy lacks, as float32."""
     import torch
 
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     return np.asarray(wide.resolve_conj().numpy())
 

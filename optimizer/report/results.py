@@ -85,8 +85,12 @@ def verdict(row: ResultRow) -> str:
 
 
 def short_precision(text: str | None) -> str:
-    """What ran, without the details in brackets and after commas."""
-    return re.split(r"\s*[,;(]", text, maxsplit=1)[0][:28] if text else numerals.ABSENT
+    """What ran, without the details in brackets and after commas, and on which of a machine's devices."""
+    if not text:
+        return numerals.ABSENT
+    found = re.split(r"\s*[,;(]| on ", text, maxsplit=1)[0][:28]
+    devices = re.findall(r" on (?:the )?(CUDA|TensorRT-RTX|TensorRT|CPU)", text)
+    return f"{found}, {' + '.join(devices)}" if devices else found
 
 
 def _dropped(found: Index) -> list[str]:

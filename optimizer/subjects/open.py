@@ -92,24 +92,29 @@ def _numbered(names: Sequence[str], targets: Sequence[str]) -> list[str]:
     return found
 
 
-def _usable(target: str) -> Any:
+def _usable(target: str, options: Any = None) -> Any:
+    """The plugin of a target that can run here, with its default options where none are given."""
     plugin = registry.load("targets", target)
-    reason = plugin.probe() or (plugin.pending() if hasattr(plugin, "pending") else None)
+    reason = plugin.probe()
+    if not reason and hasattr(plugin, "pending"):
+        reason = plugin.pending(options or plugin.Options())
     if reason:
         raise OptimizerError(f"the target '{target}' is not usable here: {reason}", "optc doctor shows all targets")
     return plugin
 
 
 def _opened(r: Reference, f: Found, target: str, name: str, asked: Asked, place: Place) -> Opened:
-    plugin = _usable(target)
+    plugin = registry.load("targets", target)
     options: dict[str, Any]
     if f.artifact is None:
+        _usable(target)
         artifact, options = _built(f, target, place)
     else:
         bare = f.options is None and r.place.endswith(f".{f.artifact.format}")  # a file that anybody may have made
         given = getattr(plugin, "FOREIGN", {}) if bare else f.options or {}
         recorded = dict(given) if target == f.target else {}
         parsed = schema.parse(plugin.Options, recorded, f"'{r.text}': options of {target}")
+        _usable(target, parsed)
         artifact, options = _fitted(f.artifact, r, plugin, target, parsed, place), parsed.model_dump(mode="json")
     if "threads" in options:
         options["threads"] = asked.threads or options["threads"] or 1

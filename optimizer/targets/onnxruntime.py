@@ -1,4 +1,4 @@
-"""onnxruntime: ONNX as it is, run by ONNX Runtime on the CPU."""
+"""onnxruntime: ONNX as it is, run by ONNX Runtime on the CPU, or on an NVIDIA GPU by one of its providers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optimizer import formats, machine
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats import onnx_bfloat16
+from optimizer.formats import onnx_bfloat16, providers
 from optimizer.formats.feeds import synthetic_feeds
+from optimizer.formats.tensorrt import scheme
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
 from optimizer.scheme import QuantScheme
@@ -35,7 +37,7 @@ TOOLS = ("onnxruntime",)
 DATA: tuple[str, ...] = ()
 SCHEMED = False
 LIMIT = 1e-4  # the files are handed on unchanged; only the runtime's own optimizations lie between
-COMPILE: tuple[str, ...] = ()
+COMPILE = ("provider", "device", "tf32")  # they change no file: what ran elsewhere is compared anew
 FOREIGN = {"finish_quantization": True}  # as ONNX Runtime opens a file by default
 SEARCH = ({"graph_optimization": "extended"},)  # without the layouts that this CPU is said to like
 SCHEME = QuantScheme(
@@ -64,7 +66,6 @@ FLOAT_OPS = frozenset((
     "MultiHeadAttention", "LSTM", "GRU",
 ))  # fmt: skip
 WEIGHT_OPS = frozenset(("MatMulNBits",))
-KERNEL = "_kernel_time"  # how the profile calls the run of a node
 TYPES = {"float": "float32", "double": "float64"}
 
 
@@ -85,11 +86,33 @@ class Options(Strict):
     spinning: bool = Field(
         True, description="idle threads spin: lower latency, but they burn a core between two inferences"
     )
+    provider: providers.Name = Field(
+        "cpu", description="what runs the model: the CPU, or an NVIDIA GPU by ONNX Runtime's provider of this name"
+    )
+    device: int = Field(0, ge=0, description="which GPU runs it")
+    tf32: bool = Field(
+        False, description="provider cuda: float32 products may round their factors to 10 bits, faster on recent GPUs"
+    )
+    cpu_fallback: bool = Field(
+        True,
+        description="nodes that the provider cannot run may run on the CPU, which is told; false: refuse the model",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Options:
+        """What belongs to a GPU is refused where there is none."""
+        given = [name for name in ("device", "tf32", "cpu_fallback") if name in self.model_fields_set]
+        changed = [name for name in given if getattr(self, name) != type(self).model_fields[name].default]
+        if changed and self.provider == "cpu":
+            raise ValueError(f"'{changed[0]}' is for a GPU: name its provider too, such as provider: cuda")
+        if self.tf32 and self.provider != "cuda":
+            raise ValueError(f"'tf32' is for provider: cuda, this is provider: {self.provider}")
+        return self
 
 
 def probe() -> str | None:
     """None when exactly one ONNX Runtime is installed, else what to do. Two of them overwrite each other's files."""
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if machine.version_of(name)]
+    found = [name for name in machine.BUILDS["onnxruntime"] if machine.exactly(name)]
     if not found:
         return "ONNX Runtime is not installed; pip install onnxruntime"
     if len(found) > 1:
@@ -98,6 +121,43 @@ def probe() -> str | None:
             "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
         )
     return None
+
+
+def schemed(options: Options) -> QuantScheme:
+    """How graphs are quantized for the provider: for TensorRT's as for its engines, for CUDA's not in 8 bits at all."""
+    if options.provider == "cuda":
+        return replace(SCHEME, target="onnxruntime's CUDA provider", static=(), dynamic=False)
+    engines = providers.FLAVOURS.get(options.provider)
+    return scheme.of(engines) if engines else SCHEME
+
+
+def pending(options: Options) -> str | None:
+    """None when the model can run here as the options say, else why it cannot and how to get there."""
+    return providers.lacking(options.provider, options.device)
+
+
+def away(source: Artifact, options: Options) -> float | None:
+    """How far outputs on a GPU may lie from those on the CPU; None on the CPU, which gives them in the first place."""
+    if options.provider == "cpu":
+        return None
+    rounds = options.tf32 or options.provider == "tensorrt"  # whose products round to TF32 where the GPU can
+    found: float = max(scheme.limit(source), 1e-2 if rounds else 0.0)
+    return found
+
+
+def oracle(artifact: Artifact) -> Artifact:
+    """The model itself: ONNX Runtime runs it on the CPU as well."""
+    return artifact
+
+
+def built_as(artifact: Artifact) -> str:
+    """The types that its graph is written in: all that can be said before it has run."""
+    return onnx_format.typed(artifact.path)
+
+
+def runs_on(options: Options) -> dict[str, str | None]:
+    """What of this machine beside the CPU decides the numbers: nothing, or the GPU and what drives it."""
+    return providers.runs_on(options.provider, options.device)
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  # noqa: ARG001  # the protocol's signature
@@ -114,7 +174,7 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(folder) / "profile")
 
-        yield _Loaded(loaded(artifact.path, options, configure), artifact)
+        yield _Loaded(loaded(artifact.path, options, configure), artifact, options.provider)
 
 
 def loaded(
@@ -127,17 +187,21 @@ def loaded(
         configure(settings)
 
     disabled = () if options.finish_quantization else onnx_format.UNWANTED
-    return onnx_format.inference_session(
-        path, options.threads, options.graph_optimization, configure=configured, disabled=disabled
+    open = functools.partial(
+        onnx_format.inference_session, path, options.threads, options.graph_optimization, disabled=disabled
     )
+    if options.provider == "cpu":
+        return open(configure=configured)
+    wanted = providers.Wanted(options.provider, options.device, options.tf32, options.cpu_fallback)
+    return providers.session(wanted, onnx_format.typed(path), open, configured)
 
 
 class _Loaded:
     """A loaded model."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact, provider: providers.Name) -> None:
         self.signature = artifact.signature
-        self._session = session
+        self._session, self._provider = session, provider
         self._file = artifact.path / onnx_format.FILE
         self._names = [spec.name for spec in artifact.signature.outputs]
         self._faults = onnx_format.ort_faults()
@@ -154,8 +218,13 @@ class _Loaded:
         if onnx_bfloat16.MARK in self._session.get_modelmeta().custom_metadata_map:
             return "bfloat16 (emulated in float32)"
         events = json.loads(Path(str(self._profile)).read_bytes())
-        alone = any(event.get("args", {}).get("op_name") in WEIGHT_OPS for event in events)
-        return describe(events, weight_widths(onnx_format.parse(self._file)) if alone else None)
+        ops = {event.get("args", {}).get("op_name") for event in events}
+        found = describe(events, weight_widths(onnx_format.parse(self._file)) if ops & WEIGHT_OPS else None)
+        if self._provider == "cpu":
+            return found
+        if not ops & (FLOAT_OPS | INTEGER_OPS | WEIGHT_OPS):  # compiled as a whole: the profile knows nothing of it
+            found = onnx_format.typed(self._file.parent)
+        return f"{found} {providers.placed(self._provider, events)}"
 
     def __call__(self, feeds: Feeds) -> dict[str, np.ndarray]:
         try:
@@ -191,9 +260,9 @@ def describe(events: list[dict[str, Any]], widths: Mapping[str, int] | None = No
     Integer weights alone are told apart, by `widths` (see `weight_widths`): `int4 weights (24 of 36 ...)`.
     """
     kernels = {
-        e["args"]["node_index"]: (e["name"].removesuffix(KERNEL), e["args"])
+        e["args"]["node_index"]: (e["name"].removesuffix(providers.KERNEL), e["args"])
         for e in events
-        if e.get("name", "").endswith(KERNEL)
+        if e.get("name", "").endswith(providers.KERNEL)
     }
     ran: Counter[str] = Counter()
     floats: Counter[str] = Counter()

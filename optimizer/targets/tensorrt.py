@@ -47,7 +47,7 @@ def probe() -> str | None:
     return flavour.absent(FLAVOUR)
 
 
-def pending() -> str | None:
+def pending(options: Options) -> str | None:  # noqa: ARG001  # the protocol's signature
     """None when engines can be run here, else why measurements have to wait."""
     return flavour.unrunnable(FLAVOUR)
 

@@ -141,8 +141,8 @@ def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Con
         "tools": {name: machine.version_of(name) for name in plugin.TOOLS},
         "isa": machine.isa_digest(machine.here()),
     }
-    if hasattr(plugin, "runs_on"):
-        ingredients["device"] = plugin.runs_on(options)
+    if device := plugin.runs_on(options) if hasattr(plugin, "runs_on") else None:
+        ingredients["device"] = device
     key = fingerprint.of_value(ingredients)
     with store.lock(key):
         entry = store.get(key)

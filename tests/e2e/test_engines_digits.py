@@ -15,7 +15,7 @@ from optimizer.targets import tensorrt_rtx as rtx
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(
-    rtx.probe() is not None or rtx.pending() is None,
+    rtx.probe() is not None or rtx.pending(rtx.Options()) is None,
     reason=str(rtx.probe() or "this machine has a GPU: the recipe is measured, tests/slow/test_published.py"),
 )
 

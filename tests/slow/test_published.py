@@ -33,8 +33,9 @@ EXITS = {
     "vision/prune-distill-int8": 4,  # OpenVINO: a drop of 1.3 points [0.7, 1.8] cannot be told from 1.0
     "vision/qat-int8": 0,
     "text/distill-depth-int8": 0,
-    "vision/digits-tensorrt": 4 if tensorrt_rtx.pending() else 0,  # built, and measured where there is a GPU
 }
+# What a GPU measures is built without one: everything is pending.
+GPU = ("vision/digits-tensorrt", "vision/cifar-resnet56-gpu", "text/minilm-gpu")
 SEARCHES = ("vision/digits-auto", "vision/cifar-resnet20-auto", "vision/cifar-resnet56-auto", "text/minilm-auto")
 
 
@@ -103,3 +104,15 @@ def _train_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_shipped_recipe_is_covered() -> None:
     assert {*EXITS, *SEARCHES} == set(recipe.shipped())
+
+
+@pytest.mark.parametrize("name", GPU)
+@pytest.mark.usefixtures("real_data")
+def test_a_recipe_for_a_gpu_is_built_and_waits_where_there_is_none(name: str, store: Path, tmp_path: Path) -> None:
+    if tensorrt_rtx.probe() or not tensorrt_rtx.pending(tensorrt_rtx.Options()):
+        pytest.skip("needs TensorRT-RTX, and no GPU")
+    run = _build(name, store, tmp_path / "out", (4,))
+    made = [c for c in run.candidates if not c.skipped]
+    assert made and all(c.pending for c in made)
+    assert {m.metric for m in run.measurements} == {"size"}
+    assert len(list((tmp_path / "out/bundles").glob("*/manifest.json"))) == sum(c.target != "pytorch" for c in made)

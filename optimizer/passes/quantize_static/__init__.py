@@ -38,7 +38,10 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
     if scheme.format not in CONSUMES:
         return f"quantize.static works on {' and '.join(CONSUMES)}, {scheme.target} runs {scheme.format}"
     if options.dtype not in scheme.static:
-        return f"{scheme.target} has no kernels for static {options.dtype}; accepted: {', '.join(scheme.static)}"
+        accepted = (
+            f"accepted: {', '.join(scheme.static)}" if scheme.static else "leave this step out, half makes it small"
+        )
+        return f"{scheme.target} has no kernels for static {options.dtype}; {accepted}"
     if options.dtype == "fp8" and (reason := _not_in_fp8(options)):
         return reason
     if scheme.format == "openvino" and options.constant_weights_only is not None:

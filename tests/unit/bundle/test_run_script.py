@@ -16,6 +16,7 @@ from bundle_lab import SAMPLES, packed
 from optimizer.bundle import runner
 from optimizer.bundle.manifest import decode
 from optimizer.errors import OptimizerError
+from optimizer.formats import providers
 from optimizer.values import Setting
 
 # Refuses every import that a machine with numpy and the runtime alone could not answer.
@@ -108,6 +109,8 @@ def test_every_runner_imports_only_numpy_and_its_runtime(folder: Path, target: s
     imported |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     own = runner.RUNNERS[target].module or distribution
     more = {"cuda.bindings"} if "cuda-bindings" in runner.RUNNERS[target].needs else set()
+    if target == "onnxruntime":  # the library of a provider, where the bundle was measured with it
+        more = {need.replace("-", "_") for provider in providers.PROVIDERS.values() for need in provider.needs}
     assert imported - set(sys.stdlib_module_names) == {"numpy", own, *more}
     assert 'outputs = model({"image": image})' in text
     assert "{load}" not in text

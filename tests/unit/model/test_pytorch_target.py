@@ -7,6 +7,7 @@ import pytest
 import torch
 from models import MLP, seeded
 
+from optimizer import cuda
 from optimizer.errors import OptimizerError
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.targets import pytorch
@@ -57,3 +58,59 @@ def test_usable_where_torch_is(monkeypatch):
     assert pytorch.probe() is None
     monkeypatch.setattr(pytorch.machine, "version_of", lambda name: None)
     assert "optc[torch]" in pytorch.probe()
+
+
+def test_a_compiled_module_gives_what_the_eager_one_gives(source, monkeypatch):
+    real, modes = torch.compile, []
+    # Dynamo captures the graph as always; the C++ compiler behind it would take half a minute.
+    monkeypatch.setattr(
+        torch, "compile", lambda module, mode: modes.append(mode) or real(module, backend="aot_eager", dynamic=True)
+    )
+    options = pytorch.Options(compile="reduce-overhead")
+    with pytorch.open(source, pytorch.Options()) as eager, pytorch.open(source, options) as session:
+        assert session.precision == "float32 (torch.compile, reduce-overhead)"
+        for batch in (3, 5):
+            feeds = synthetic_feeds(source.signature, {"batch": batch}, 0)
+            np.testing.assert_allclose(session(feeds)["output"], eager(feeds)["output"], rtol=1e-5, atol=1e-6)
+    assert modes == ["reduce-overhead"]
+    assert pytorch.away(source, options) == 1e-4 and pytorch.away(source, pytorch.Options()) is None
+
+
+@pytest.mark.slow
+def test_the_real_compiler_of_torch_agrees(source):
+    feeds = synthetic_feeds(source.signature, {"batch": 3}, 0)
+    with (
+        pytorch.open(source, pytorch.Options()) as eager,
+        pytorch.open(source, pytorch.Options(compile="default")) as it,
+    ):
+        np.testing.assert_allclose(it(feeds)["output"], eager(feeds)["output"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gpu_that_is_not_here_is_waited_for(source, monkeypatch):
+    options = pytorch.Options(device="cuda")
+    assert pytorch.pending(pytorch.Options()) is None
+    monkeypatch.setattr(cuda, "survey", lambda: cuda.Survey((), None, "this machine has no NVIDIA driver; install one"))
+    assert (
+        pytorch.pending(options)
+        == "PyTorch on CUDA runs on an NVIDIA GPU: this machine has no NVIDIA driver; install one"
+    )
+    with pytest.raises(OptimizerError, match="cannot run here: PyTorch on CUDA"), pytorch.open(source, options):
+        pass
+    assert pytorch.built_as(source) == "float32"
+    gpu = cuda.Gpu(0, "Ada card", "8.9", 24_000_000_000, 2_500_000, 10_000_000)
+    monkeypatch.setattr(cuda, "survey", lambda: cuda.Survey((gpu,), "580.65.06, CUDA 13.0", None))
+    monkeypatch.setattr(pytorch.machine, "version_of", lambda name: "2.13.0+cpu")
+    assert pytorch.pending(options) == (
+        "PyTorch 2.13.0+cpu is built for CPUs; install PyTorch for CUDA (pytorch.org says how)"
+    )
+    monkeypatch.setattr(pytorch.machine, "version_of", lambda name: "2.13.0+cu130")
+    assert pytorch.pending(options) is None
+    assert pytorch.runs_on(options)["gpu"] == "Ada card" and pytorch.runs_on(pytorch.Options()) == {}
+
+
+def test_tf32_is_off_unless_it_is_asked_for(source):
+    before = torch.backends.cudnn.allow_tf32
+    for wanted in (False, True):
+        with pytorch.open(source, pytorch.Options(tf32=wanted)):
+            assert torch.backends.cudnn.allow_tf32 is wanted and torch.backends.cuda.matmul.allow_tf32 is wanted
+    assert torch.backends.cudnn.allow_tf32 is before

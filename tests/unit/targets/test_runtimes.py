@@ -209,7 +209,7 @@ def test_what_openvino_cannot_convert_is_its_limit_not_a_bug(tmp_path: Path) -> 
 def test_probe_reads_metadata_only(
     installed: set[str], target: Any, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "version_of", lambda name: "1.0" if name in installed else None)
+    monkeypatch.setattr(machine, "exactly", lambda name: "1.0" if name in installed else None)
     found = target.probe()
     assert found is None if reason is None else reason.replace("\\", "") in str(found)
 

@@ -119,7 +119,7 @@ def test_what_the_builder_refuses_names_the_layer(built: Built) -> None:
 
 
 def test_refit_needs_a_gpu_while_it_is_built(built: Built) -> None:
-    if rtx.pending() is None:
+    if rtx.pending(rtx.Options()) is None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(OptimizerError, match="can be refitted only on a GPU"):
         built(lab.convnet(), batches=(4,), refit=True)
@@ -241,7 +241,7 @@ def test_a_truncated_or_altered_engine_is_refused(built: Built) -> None:
 
 
 def test_an_engine_is_not_opened_without_a_gpu_and_says_why(built: Built) -> None:
-    if rtx.pending() is None:
+    if rtx.pending(rtx.Options()) is None:
         pytest.skip("this machine has a GPU that runs it")
     found = built(lab.convnet(), batches=(4,))
     with (

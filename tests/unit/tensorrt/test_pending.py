@@ -36,7 +36,7 @@ def elsewhere() -> Iterator[pytest.MonkeyPatch]:
         return opened(artifact, options)
 
     opened = target.open
-    monkeypatch.setattr(target, "pending", lambda: f"{WHY}; go there", raising=False)
+    monkeypatch.setattr(target, "pending", lambda options: f"{WHY}; go there", raising=False)
     monkeypatch.setattr(target, "built_as", lambda artifact: "float32 (typed)", raising=False)
     monkeypatch.setattr(target, "oracle", lambda artifact: artifact, raising=False)
     monkeypatch.setattr(target, "limit", lambda source: 1e-3, raising=False)
