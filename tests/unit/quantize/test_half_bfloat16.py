@@ -55,7 +55,7 @@ def test_all_is_bfloat16_but_inputs_and_outputs(bench: Bench) -> None:
     onnx.checker.check_model(built, full_check=True)  # types
     assert bench.notes["guard"]["float32"] == {}
     assert 1e-4 < error(outputs(source, data.feeds), outputs(found, data.feeds)) < 0.03
-    assert precision(found) == "bfloat16 (emulated in float32)"
+    assert precision(found) == "float32 emulating bfloat16"
 
 
 def test_the_emulation_is_bfloat16_to_the_last_bit(bench: Bench) -> None:
