@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+MANAGEMENT = ("libnvidia-ml.so.1", "nvml.dll")  # comes with the driver
+SM_CLOCK = 1  # nvmlClockType_t, NVML API
 DRIVERS = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 SUCCESS, NO_DEVICE = 0, 100
 MAJOR, MINOR, CLOCK, MEMORY_CLOCK = 75, 76, 13, 36  # CUdevice_attribute, CUDA driver API
@@ -65,8 +67,30 @@ def survey() -> Survey:
     return Survey(gpus, version, None)
 
 
-def _load() -> ctypes.CDLL | None:
-    for name in DRIVERS:
+def clocks() -> tuple[int, ...]:
+    """MHz at which the multiprocessors of each GPU run now; empty where the driver's management library is not."""
+    library = _management()
+    if library is None:
+        return ()
+    count, found = ctypes.c_uint(), []
+    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for index in range(count.value):
+        device, mhz = ctypes.c_void_p(), ctypes.c_uint()
+        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != SUCCESS:
+            continue
+        if library.nvmlDeviceGetClockInfo(device, SM_CLOCK, ctypes.byref(mhz)) == SUCCESS:
+            found.append(mhz.value)
+    return tuple(found)
+
+
+@functools.cache
+def _management() -> ctypes.CDLL | None:
+    library = _load(MANAGEMENT)
+    return library if library is not None and library.nvmlInit_v2() == SUCCESS else None
+
+
+def _load(names: tuple[str, ...] = DRIVERS) -> ctypes.CDLL | None:
+    for name in names:
         try:
             return ctypes.CDLL(name)
         except OSError:

@@ -66,12 +66,22 @@ class Dataset(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How a session times its own calls, where that says more than the caller's clock around them."""
+
+    name: str
+    boundary: str  # what lies between start and end
+    last: Callable[[], int | None]  # nanoseconds of the last call; None: it was not one that this clock is for
+
+
 class Session(Protocol):
     """A model ready to run. `precision` says what really runs, in the runtime's own words.
 
     Optional: `fork() -> Session`, another caller of the same opened model, to be run by a thread of its own beside
     the first: the object itself where the runtime lets threads share it. It holds no resources of its own and needs
-    no closing. A session without it serves one caller at a time.
+    no closing. A session without it serves one caller at a time. `clock: Clock | None`, by which latency is taken
+    instead of the host's clock; the record says which one it was.
     """
 
     @property

@@ -15,8 +15,10 @@ PRECISIONS: dict[str, list[Any]] = {
     "fp16": [{"half": {"dtype": "fp16"}}],
     "bf16": [{"half": {"dtype": "bf16"}}],
     "int8": ["quantize.static"],
+    "int8-fp16": ["quantize.static", {"half": {"dtype": "fp16"}}],
     "int8-dynamic": ["quantize.dynamic"],
     "int8-weights": [{"quantize.weights": {"bits": 8}}],
+    "fp8": [{"quantize.static": {"dtype": "fp8"}}],
     "int4": ["quantize.weights"],
 }
 

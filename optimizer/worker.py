@@ -2,7 +2,8 @@
 
 Line by line, JSON on stdin and stdout (the parent's side is `optimizer/measure/process.py`):
 
-    {"target", "artifact", "options", "feeds", "cores"} ->  {"load_ns", "precision", "rss_before"}
+    {"target", "artifact", "options", "feeds", "cores"} ->  {"load_ns", "precision", "rss_before"}, and
+                                                        {"clock", "boundary"} of a session that times itself
     {"warmup", "seconds", "min_iterations"}         ->  {"times": [ns per call, ...]}
     {"scenario": "offline" or "server", ...}        ->  see optimizer/measure/load.py
     {}                                              ->  {"peak": bytes}, and the process ends
@@ -32,7 +33,7 @@ from optimizer.errors import OptimizerError
 from optimizer.measure import load
 from optimizer.measure.callers import no_collector
 from optimizer.measure.process import load_feeds
-from optimizer.protocols import Feeds, Session
+from optimizer.protocols import Clock, Feeds, Session
 from optimizer.values import Artifact
 
 Message = dict[str, Any]
@@ -59,7 +60,9 @@ def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> 
     begin = time.perf_counter_ns()
     with target.open(artifact, options) as session:
         ready = time.perf_counter_ns() - begin
-        reply({"load_ns": ready, "precision": session.precision, "rss_before": before})
+        own = _clock(session)
+        how = {"clock": own.name, "boundary": own.boundary} if own else {}
+        reply({"load_ns": ready, "precision": session.precision, "rss_before": before, **how})
         gc.freeze()  # what the runtime's import left behind need not be walked before every block
         while command := receive():
             if "scenario" in command:
@@ -70,12 +73,13 @@ def _serve(receive: Callable[[], Message], reply: Callable[[Message], None]) -> 
 
 
 def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_iterations: int) -> list[int]:
-    """Nanoseconds of each call, host arrays in to host arrays out, after `warmup` calls that do not count.
+    """Nanoseconds of each call, after `warmup` calls that do not count: by the session's own clock where it has one.
 
-    Runs at least `min_iterations` calls, and on until `seconds` have passed. The collector is off meanwhile,
-    as in timeit: its pauses belong to the harness, not to the model.
+    Else, and for calls that its clock is not for, from host arrays in to host arrays out. Runs at least
+    `min_iterations` calls, and on until `seconds` have passed. The collector is off meanwhile, as in timeit: its pauses
+    belong to the harness, not to the model.
     """
-    clock = time.perf_counter_ns
+    clock, own = time.perf_counter_ns, _clock(session)
     times: list[int] = []
     with no_collector():
         for _ in range(warmup):
@@ -84,8 +88,15 @@ def time_calls(session: Session, feeds: Feeds, warmup: int, seconds: float, min_
         while len(times) < min_iterations or clock() < end:
             begin = clock()
             session(feeds)
-            times.append(clock() - begin)
+            taken = clock() - begin
+            inside = own.last() if own else None
+            times.append(taken if inside is None else inside)
     return times
+
+
+def _clock(session: Session) -> Clock | None:
+    found: Clock | None = getattr(session, "clock", None)
+    return found
 
 
 def peak_rss() -> int:

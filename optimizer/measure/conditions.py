@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from optimizer import cuda
+
 CPUINFO = Path("/proc/cpuinfo")
 COUNTERS = "cpu*/thermal_throttle/*_throttle_count"
 SYSFS = Path("/sys/devices/system/cpu")
@@ -27,6 +29,7 @@ class Snapshot:
     ours: float  # CPU seconds of this process
     mhz: tuple[float, ...]  # of each core
     throttled: int | None  # how often a core was slowed by heat, or this control group by its quota
+    gpu_mhz: tuple[int, ...] = ()  # of each GPU's multiprocessors
 
 
 def snapshot() -> Snapshot:
@@ -41,6 +44,7 @@ def snapshot() -> Snapshot:
         mine.user + mine.system,
         _mhz(),
         _throttled(),
+        cuda.clocks(),
     )
 
 
@@ -61,7 +65,7 @@ def between(start: Snapshot, end: Snapshot, spent: float) -> dict[str, Any]:
 
     `foreign_load`: cores that other processes kept busy on average. `steal`: share of the machine's time that the
     hypervisor took. `mhz`: the lowest and highest core frequency seen. `throttled`: whether heat or a quota slowed
-    a core. None stands for what this system does not tell.
+    a core. None stands for what this system does not tell. `gpu_mhz`: of each GPU at the end, when it has just worked.
     """
     seconds = max(end.at - start.at, 1e-9)
     foreign = end.busy - start.busy - (end.ours - start.ours) - spent
@@ -77,6 +81,7 @@ def between(start: Snapshot, end: Snapshot, spent: float) -> dict[str, Any]:
         "steal": steal,
         "mhz": [min(clocks), max(clocks)] if clocks else None,
         "throttled": throttled,
+        **({"gpu_mhz": list(end.gpu_mhz)} if end.gpu_mhz else {}),
     }
 
 
@@ -88,11 +93,13 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     steals = [p["steal"] for p in parts if p["steal"] is not None]
     clocks = [mhz for p in parts if p["mhz"] for mhz in p["mhz"]]
     throttled = [p["throttled"] for p in parts if p["throttled"] is not None]
+    gpus = [mhz for p in parts for mhz in p.get("gpu_mhz", ())]
     return {
         "foreign_load": round(sum(loads) / len(loads), 2),
         "steal": round(sum(steals) / len(steals), 4) if steals else None,
         "mhz": [min(clocks), max(clocks)] if clocks else None,
         "throttled": any(throttled) if throttled else None,
+        **({"gpu_mhz": [min(gpus), max(gpus)]} if gpus else {}),
     }
 
 

@@ -147,12 +147,14 @@ def _numbers(
     drawing = quantiles.Resamples(weight, task.seed, look["level"])
     views: dict[str, View] = {}
     for subject in (s for s in task.subjects if s.name in table.taken):
+        opened = table.taken[subject.name].opened[0]
         facts = {
             "shapes": {key: list(array.shape) for key, array in feeds[subject.name].items()},
-            "precision": table.taken[subject.name].opened[0].precision,
+            "precision": opened.precision,
         }
+        timed = {"boundary": opened.boundary, "clock": opened.clock}
         at = {"batch": batch, "threads": _threads(subject, task.spec), **task.spec.dims}
-        views[subject.name] = View(subject.name, at, protocol | facts, task.machine)
+        views[subject.name] = View(subject.name, at, timed | protocol | facts, task.machine)
     noise = {
         name: noise_of(view, table.taken[name], table.taken[name + TWIN], drawing)
         for name, view in views.items()
@@ -173,8 +175,6 @@ def _protocol(task: _Task, table: Table, look: Mapping[str, Any]) -> dict[str, A
     spread = "" if table.restarts > 1 else "; one restart: the spread between processes is not in it"
     several = f" and for {look['looks']} looks at the numbers (level {look['level']:.4f})" if look["looks"] > 1 else ""
     return {
-        "boundary": "one call: host arrays in, host arrays out",
-        "clock": "time.perf_counter_ns",
         "processes": "a fresh one per subject, restart and batch size; one runs at a time",
         "cores": "kept on as many cores as threads, the same for all in a restart" if table.cores else "any",
         "interleaved": True,

@@ -44,6 +44,8 @@ class Opened:
     load_ns: int  # from the call of target.open to the ready session, the import of the runtime included
     precision: str  # what really runs, in the runtime's own words
     rss_before: int  # bytes that Python, numpy and the feeds had taken before
+    clock: str = "time.perf_counter_ns"  # that calls are timed by
+    boundary: str = "one call: host arrays in, host arrays out"
 
 
 class Worker:

@@ -99,8 +99,17 @@ def _latencies(
         yield view.number(metric, "absolute", found, times.size, protocol=protocol | chart)
         if base and base[1].times.size >= needed:
             quotient, how = _speedup(base[1].times, times, drawing, percentile)
+            how = how | _unlike(taken, base[1])
             n = min(times.size, base[1].times.size)
             yield view.number(metric, "speedup", quotient, n, against=base[0], protocol=protocol | how)
+
+
+def _unlike(taken: Taken, base: Taken) -> dict[str, Any]:
+    """How the baseline's calls are timed where that is otherwise: a ratio that does not compare like with like."""
+    own, other = taken.opened[0], base.opened[0]
+    if (own.clock, own.boundary) == (other.clock, other.boundary):
+        return {}
+    return {"baseline_timed": f"by {other.clock}, {other.boundary}; that is not what is timed here"}
 
 
 def _speedup(

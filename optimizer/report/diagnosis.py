@@ -16,6 +16,7 @@ from optimizer.values import Measurement
 DRIFT = 0.02  # relative change from the first to the last call that is worth a sentence
 DEPENDENT = 0.5  # effective n below this share of n is
 FOREIGN = 0.1  # cores kept busy by others
+CLOCK = 0.05  # relative difference of a GPU's clock between restarts that is worth a sentence
 STEAL = 0.01  # share of the time that the hypervisor took
 STOPPED = {
     "decided": "Measuring stopped when every gate could be decided",
@@ -36,7 +37,8 @@ class Note:
 def notes(found: Index, setting: Setting, floors: Mapping[str, Floor]) -> tuple[Note, ...]:
     """The sentences about one setting, what weakens the numbers first."""
     taken = [m for c in found.built() if (m := found.get(c.name, "latency.p50", "absolute", setting))]
-    told = [*_noise(found, setting, floors), *_conditions(taken)]
+    ratios = [m for c in found.built() if (m := found.get(c.name, "latency.p50", "speedup", setting))]
+    told = [*_noise(found, setting, floors), *_clocks(ratios), *_conditions(taken)]
     for m in taken:
         told += _own(m)
     told += [*_dependence(taken), *_stopped(taken)]
@@ -101,6 +103,18 @@ def _dependence(taken: list[Measurement]) -> Iterator[Note]:
         yield Note(f"Neighbouring calls resemble each other: {', '.join(found)}.", False)
 
 
+def _clocks(ratios: list[Measurement]) -> Iterator[Note]:
+    """Speed-ups whose two sides are timed by different clocks, or from and to different places."""
+    for m in ratios:
+        if m.protocol.get("baseline_timed"):
+            own = f"{m.protocol.get('clock')} ({m.protocol.get('boundary')})"
+            yield Note(
+                f"The speed-up of {m.subject} does not compare like with like: it is timed by {own}, its baseline "
+                f"{m.protocol['baseline_timed']}.",
+                True,
+            )
+
+
 def _conditions(taken: list[Measurement]) -> Iterator[Note]:
     """What else the machine did, over all candidates of the session."""
     found = [c for m in taken if isinstance(c := m.protocol.get("conditions"), dict)]
@@ -114,6 +128,15 @@ def _conditions(taken: list[Measurement]) -> Iterator[Note]:
         low, high = min((a for a, _ in clocks), default=0.0), max((b for _, b in clocks), default=0.0)
         span = f"; its clock moved between {low:,.0f} and {high:,.0f} MHz" if low < high else ""
         yield Note(f"The processor was throttled while latency was measured{span}.", True)
+    yield from _gpu(found)
+
+
+def _gpu(found: list[dict[str, Any]]) -> Iterator[Note]:
+    """Clocks of the GPU after each restart, where they differ."""
+    clocks = [mhz for c in found if isinstance(mhz := c.get("gpu_mhz"), list) and len(mhz) == 2]
+    low, high = min((a for a, _ in clocks), default=0.0), max((b for _, b in clocks), default=0.0)
+    if low < (1 - CLOCK) * high:
+        yield Note(f"The GPU's clock was between {low:,.0f} and {high:,.0f} MHz from restart to restart.", True)
 
 
 def _stopped(taken: list[Measurement]) -> Iterator[Note]:

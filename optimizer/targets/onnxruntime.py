@@ -216,7 +216,7 @@ class _Loaded:
             except OptimizerError:
                 self._end_profile()  # such a small input does not fit: only the kernels before the fault are known
         if onnx_bfloat16.MARK in self._session.get_modelmeta().custom_metadata_map:
-            return "bfloat16 (emulated in float32)"
+            return "float32 emulating bfloat16"
         events = json.loads(Path(str(self._profile)).read_bytes())
         ops = {event.get("args", {}).get("op_name") for event in events}
         found = describe(events, weight_widths(onnx_format.parse(self._file)) if ops & WEIGHT_OPS else None)

@@ -224,6 +224,7 @@ def _facts(
         types=graph.types(model),
         quantized=quantized,
         products=products,
+        pairs="fp8" if onnx_format.holds_float8(source.path / onnx_format.FILE) else "int8",
         tf32=options.tf32,
         sparse=tuple(sparse),
         refit=options.refit,

@@ -129,6 +129,30 @@ class Stream:
         self._stack.callback(cuda.cudaGraphExecDestroy, ready)
         return ready
 
+    def stopwatch(self) -> Stopwatch:
+        """A pair of events in this stream."""
+        return Stopwatch(self._cudart, self.handle, self._stack)
+
     def replay(self, graph: Any) -> None:
         """Launch a graph."""
         called(self._cudart, "launch a CUDA graph", self._cudart.cudaGraphLaunch(graph, self.handle))
+
+
+class Stopwatch:
+    """Two events around launches: what lies between them on the GPU, without the host's launch and the copies."""
+
+    def __init__(self, cudart: Any, stream: Any, stack: ExitStack) -> None:
+        self._cudart, self._stream = cudart, stream
+        self._start, self._end = (called(cudart, "create an event", cudart.cudaEventCreate()) for _ in range(2))
+        for event in (self._start, self._end):
+            stack.callback(cudart.cudaEventDestroy, event)
+
+    def around(self, launch: Callable[[], None]) -> int:
+        """Launch, wait until it is done, and give the nanoseconds between the events (CUDA resolves half of 1000)."""
+        cuda = self._cudart
+        called(cuda, "record an event", cuda.cudaEventRecord(self._start, self._stream))
+        launch()
+        called(cuda, "record an event", cuda.cudaEventRecord(self._end, self._stream))
+        called(cuda, "finish the inference", cuda.cudaEventSynchronize(self._end))
+        milliseconds: float = called(cuda, "read an event", cuda.cudaEventElapsedTime(self._start, self._end))
+        return round(milliseconds * 1e6)

@@ -48,6 +48,7 @@ class Facts(Strict):
     profiles: tuple[dict[str, tuple[int, int, int]], ...] = ()
     types: dict[str, int] = Field({}, description="type -> weights of that type in the ONNX model")
     quantized: int = Field(0, description="convolutions and products between Q/DQ pairs")
+    pairs: str = Field("int8", description="the type that pairs hold")
     products: int = Field(0, description="all convolutions and products")
     tf32: bool = False
     sparse: tuple[str, ...] = Field((), description="layers whose weights have the 2:4 pattern")
@@ -67,7 +68,8 @@ class Facts(Strict):
         rest = "tf32" if rest == "float32" and self.tf32 else rest
         if not self.quantized:
             return f"{rest} (typed)"
-        return f"int8 ({self.quantized} of {self.products} convolutions and matrix products), {rest} elsewhere (typed)"
+        of = f"{self.quantized} of {self.products} convolutions and matrix products"
+        return f"{self.pairs} ({of}), {rest} elsewhere (typed)"
 
 
 def _range(found: tuple[int, int, int]) -> Range:

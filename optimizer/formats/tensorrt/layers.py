@@ -27,6 +27,8 @@ TYPES = {
 NARROW = ("fp4", "int4", "int8", "fp8")
 FLOATS = ("float16", "bfloat16", "float32")
 PRODUCT = re.compile(r"conv|correlation|gemm|matrix_?multiply|matmul|attention|mha", re.IGNORECASE)
+# Products that TensorRT-RTX fuses with what surrounds them: their kind says kgen or runtime_fusion.
+FUSED = re.compile(r"_gemm_|__myl_(?:Fc|Bmm)")
 # A generated kernel is named after its operations, four letters each; these move or retype values and compute nothing.
 MOVES = re.compile(r"__myl_(?:Move|Tran|Resh|Cast|Repl|Conc|Slic|Sque|Unsq|Expa)+_")
 # Part and place of a kernel that the library's own compiler made; each profile has parts of its own.
@@ -52,7 +54,7 @@ class EngineLayer:
     @property
     def product(self) -> bool:
         """Whether it is a convolution or a matrix product."""
-        return bool(PRODUCT.search(self.kind)) and not self.reformat
+        return bool(PRODUCT.search(self.kind) or FUSED.match(self.name)) and not self.reformat
 
     @property
     def dtype(self) -> str:

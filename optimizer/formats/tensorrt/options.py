@@ -50,7 +50,7 @@ class EngineOptions(Strict):
     boundary: Literal["host", "device"] = Field(
         "host",
         description="what a call takes: host: with the copies to and from the GPU; device: a call with the very arrays "
-        "of the one before runs the engine alone, and gives the outputs that these arrays gave",
+        "of the one before runs the engine alone, timed by CUDA events, and gives the outputs that these arrays gave",
     )
     device: int = Field(0, ge=0, description="which GPU runs it")
 

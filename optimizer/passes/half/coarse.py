@@ -14,9 +14,9 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
-from optimizer.passes.half import masks
+from optimizer.passes.half import pairs
 from optimizer.passes.half.assignment import FLOAT, Assignment, assign
-from optimizer.passes.half.guard import ROUNDS, culprits
+from optimizer.passes.half.guard import culprits
 from optimizer.passes.half.numbers import BFLOAT16
 from optimizer.passes.half.profile import Look
 from optimizer.passes.half.rehearse import rehearsed
@@ -26,28 +26,48 @@ if TYPE_CHECKING:
 
 LOST = 0.25  # relative error (sum of magnitudes) that a value may have: 100 times what rounding one number costs
 GROWN = 4.0  # times the largest error of what it was made from: errors that add up layer by layer are nobody's fault
+ROUNDS = 6  # how many nodes before it are tried, one after the other
+SAMPLES = 16  # examples that are enough to see relative errors
+SHOWN = 3
 WIDE = "optc_wide_"  # before the names of the float32 model's values
 
 
 def reasons(
-    model: onnx.ModelProto, floats: frozenset[str], kept: set[str], look: Look, progress: Callable[[int], None]
+    model: onnx.ModelProto,
+    floats: frozenset[str],
+    masked: set[str],
+    kept: set[str],
+    look: Look,
+    progress: Callable[[int], None],
+    warn: Callable[[str], None],
 ) -> dict[str, str]:
     """Node -> why it stays in float32, beside those that are `kept` already; in the order of the graph.
 
-    Raises OptimizerError when the model gives NaN or infinity whatever stays.
+    `masked`: values that reach nothing but a softmax. What is not mended by the nodes that were kept for it lets them
+    go again, with a warning. Raises OptimizerError when the model gives NaN or infinity whatever stays.
     """
-    masked = masks.of_onnx(model)
     watched = _watched(model, floats - masked)
-    found: dict[str, str] = {}
-    for _ in range(ROUNDS):
+    found: dict[str, str] = {}  # node -> the value that it is kept for
+    failing: dict[str, float] = {}
+    worst: dict[str, float] = {}
+    for rounds in range(ROUNDS + 1):
         assigned = assign(model, floats, {*kept, *found}, BFLOAT16)
-        lost = _losses(model, assigned, masked, watched, look, progress)
-        failing = _failing(model, lost, watched)
-        more = culprits(model, assigned, list(failing))
-        if not more:
+        failing = _failing(model, _losses(model, assigned, masked, watched, look, progress), watched)
+        worst = failing | worst
+        more = {node: name for name in failing for node in culprits(model, assigned, [name])}
+        if not more or rounds == ROUNDS:
             break
-        text = "; ".join(f"'{name}' is {_told(error)}" for name, error in list(failing.items())[:1])
-        found |= dict.fromkeys(more, f"{text} once all is rounded to bfloat16")
+        found = more | found
+    _require_finite(failing)
+    if failing:
+        names = ", ".join(f"'{name}' ({_told(error)})" for name, error in list(failing.items())[:SHOWN])
+        warn(f"bfloat16 is too coarse for {names}, and no few nodes kept in float32 mend it")
+    reason = {name: f"'{name}' is {_told(error)} once all is rounded to bfloat16" for name, error in worst.items()}
+    useful = {node: name for node, name in found.items() if name not in failing}
+    return {node.name: reason[useful[node.name]] for node in model.graph.node if node.name in useful}
+
+
+def _require_finite(failing: Mapping[str, float]) -> None:
     broken = next((name for name, error in failing.items() if not np.isfinite(error)), None)
     if broken:
         raise OptimizerError(
@@ -55,7 +75,6 @@ def reasons(
             "kept in float32 was found that mends it",
             "name the nodes in keep yourself, or leave this step out",
         )
-    return {node.name: found[node.name] for node in model.graph.node if node.name in found}
 
 
 def _told(error: float) -> str:
@@ -141,10 +160,12 @@ def _renamed(model: onnx.ModelProto) -> Iterable[onnx.NodeProto]:
 def _failing(model: onnx.ModelProto, lost: Mapping[str, float], watched: Mapping[str, bool]) -> dict[str, float]:
     """The values that are far off and whose inputs are not, in the order of the graph, with their errors.
 
-    An index must not be off at all.
+    An index must not be off at all. Pairs are not judged: in 8 bits a little more is a step or none.
     """
-    found = {}
+    found: dict[str, float] = {}
     for node in model.graph.node:
+        if node.op_type in pairs.PAIR:
+            continue
         before = max((lost.get(name, 0.0) for name in node.input), default=0.0)
         for name in node.output:
             limit = 0.0 if watched.get(name) else max(LOST, GROWN * before)

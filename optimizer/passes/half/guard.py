@@ -30,6 +30,7 @@ BROKEN = "gives NaN or infinity once its inputs are rounded to float16"
 def reasons(
     model: onnx.ModelProto,
     floats: frozenset[str],
+    masked: set[str],
     kept: set[str],
     margin: float,
     look: Look,
@@ -37,11 +38,11 @@ def reasons(
 ) -> dict[str, str]:
     """Node -> why it stays in float32, beside those that are `kept` already; in the order of the graph.
 
-    Raises OptimizerError when the model gives NaN or infinity whatever stays.
+    `masked`: values that reach nothing but a softmax. Raises OptimizerError when the model gives NaN or infinity
+    whatever stays.
     """
-    masked = masks.of_onnx(model)
     assigned = assign(model, floats, kept)
-    profile = observe(model, floats, look, progress)
+    profile = observe(model, floats, masked, look, progress)
     found = {**values(model, assigned, profile, numbers.LARGEST / margin), **weights(model, assigned, masked)}
     found |= pairs.faults(model)
     for _ in range(ROUNDS):

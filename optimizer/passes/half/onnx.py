@@ -38,21 +38,22 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
     if not any(tensor.data_type == FLOAT for tensor in model.graph.initializer):
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
-    known = floats(model)
+    known, masked = floats(model), masks.of_onnx(model)
     wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
     if options.guard:
-        given = samples(source, options, ctx)
-        seen = {*kept, *wide}
+        enough = min(options.samples, coarse.SAMPLES) if half is BFLOAT16 else options.samples
+        given = samples(source, options.model_copy(update={"samples": enough}), ctx)
+        look, stays = (given.look, given.progress), {*kept, *wide}
         if half is BFLOAT16:
-            wide |= coarse.reasons(model, known, seen, given.look, given.progress)
+            wide |= coarse.reasons(model, known, masked, stays, *look, ctx.warn)
         else:
-            wide |= guard.reasons(model, known, seen, options.margin, given.look, given.progress)
+            wide |= guard.reasons(model, known, masked, stays, options.margin, *look)
         record(ctx, wide, given, options, len(model.graph.node))
     assigned = assign(model, known, {*kept, *wide}, half)
     if not _constants(model, assigned):
         raise _nothing(half, wide)
     write = converted if half is FLOAT16 and not mixed else retyped
-    onnx_format.save(write(model, assigned, masks.of_onnx(model)), out)
+    onnx_format.save(write(model, assigned, masked), out)
     onnx_format.inference_session(out, 1, "none")  # types are checked here
     ctx.note("kept", sorted(kept))
 

@@ -25,4 +25,6 @@ class Options(Strict):
     margin: float = Field(
         2.0, ge=1, description="with guard and fp16: how far values may grow beyond those that were seen"
     )
-    samples: int = Field(64, ge=1, description="with guard: examples to look at, or all when there are fewer")
+    samples: int = Field(
+        64, ge=1, description="with guard: examples to look at, or all when there are fewer; bf16: 16 do"
+    )

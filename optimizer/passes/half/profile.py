@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,9 +69,11 @@ class _Probe:
         return len(self.names) - 1
 
 
-def observe(model: onnx.ModelProto, floats: Iterable[str], look: Look, progress: Callable[[int], None]) -> Profile:
-    """Run the float model over the samples; `floats`: its float32 values."""
-    probe, masked = _Probe(), masks.of_onnx(model)
+def observe(
+    model: onnx.ModelProto, floats: Iterable[str], masked: Collection[str], look: Look, progress: Callable[[int], None]
+) -> Profile:
+    """Run the float model over the samples; `floats`: its float32 values, of which `masked` may hold masks."""
+    probe = _Probe()
     places: dict[str, tuple[int, int, int, int | None]] = {}
     for name in _activations(model, floats):
         rest = None

@@ -35,6 +35,7 @@ class Lab:
     cores: list[tuple[int, ...]] = field(default_factory=list)
     alive: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    clocks: dict[str, dict[str, str]] = field(default_factory=dict)  # subject -> how its session times itself
 
     def launch(self, subject: Subject, feeds: Path, threads: int, cores: Sequence[int] = ()) -> FakeProcess:
         self.cores.append(tuple(cores))
@@ -53,7 +54,7 @@ class Lab:
 class FakeProcess:
     def __init__(self, lab: Lab, name: str, restart: int) -> None:
         self.lab, self.name, self.restart = lab, name, restart
-        self.opened = Opened(load_ns=1_000_000 * (10 + restart), precision="fp32", rss_before=1_000)
+        self.opened = Opened(1_000_000 * (10 + restart), "fp32", 1_000, **lab.clocks.get(name, {}))
         seed = [restart, *name.encode()]
         self.rng = np.random.default_rng(seed)
 

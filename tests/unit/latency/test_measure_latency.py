@@ -75,6 +75,19 @@ def test_speedup_is_baseline_over_subject(found: list[Measurement]) -> None:
     assert of(found, "int8@a", "throughput", "ratio", 8).value == pytest.approx(2.0, rel=0.02)
 
 
+def test_the_record_says_which_clock_it_was_and_where_a_ratio_compares_two() -> None:
+    alone = {"clock": "CUDA events", "boundary": "the engine alone"}
+    lab = Lab(lambda name, restart: PACE[name.removesuffix(TWIN)], clocks={"int8@a": alone})
+    found = taken(lab, LatencySpec(batch=[1], seconds=1.0, restarts=2, most_restarts=2), ("fp32@a", "int8@a"))
+    own, base = (of(found, name, "latency.p50").protocol for name in ("int8@a", "fp32@a"))
+    assert (own["clock"], own["boundary"]) == ("CUDA events", "the engine alone")
+    assert (base["clock"], base["boundary"]) == ("time.perf_counter_ns", "one call: host arrays in, host arrays out")
+    ratio = of(found, "int8@a", "latency.p50", "speedup").protocol["baseline_timed"]
+    assert ratio.startswith("by time.perf_counter_ns, one call: host arrays in")
+    alike = taken(Lab(lambda name, restart: 1e6), LatencySpec(batch=[1], seconds=1.0, restarts=2, most_restarts=2))
+    assert not any("baseline_timed" in m.protocol for m in alike)
+
+
 def test_subjects_without_a_baseline_get_no_ratio(found: list[Measurement]) -> None:
     own = [m for m in found if m.subject in ("fp32@a", "other@b") and m.metric != "latency.aa"]
     assert {m.relation for m in own} == {"absolute"}

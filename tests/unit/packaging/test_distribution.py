@@ -101,7 +101,11 @@ def test_constraints_pin_every_requirement_exactly() -> None:
     assert len(pinned) == len(pins), "a package is pinned twice"
     project = __import__("tomllib").loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    groups = [project["dependencies"], *(optional[n] for n in ("torch", "openvino", "hf", "data", "dev"))]
+    groups = [
+        project["dependencies"],
+        *(optional[n] for n in ("torch", "openvino", "tensorrt-rtx", "hf", "data", "dev")),
+    ]
+    groups.append([text for text in optional["tensorrt"] if not text.startswith("tensorrt")])  # never run so far
     for text in (text for group in groups for text in group):
         need = Requirement(text)
         if need.name != "optc":

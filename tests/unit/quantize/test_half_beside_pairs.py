@@ -62,6 +62,7 @@ def test_pairs_stay_and_type_what_is_between_them(bench: Bench, eight: str, sixt
     scales = {node.input[1] for node in built.graph.node if node.op_type in PAIR}
     assert {kinds[name] for name in scales} == {KINDS[sixteen]}
     assert TensorProto.FLOAT not in kinds.values()
+    assert bench.notes["guard"]["float32"] == {}
     feeds = images(8, seed=9).feeds
     assert error(outputs(quantized, feeds), outputs(found, feeds)) < (0.02 if sixteen == "fp16" else 0.1)
 

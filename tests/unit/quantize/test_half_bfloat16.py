@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import ml_dtypes
@@ -54,7 +55,7 @@ def test_all_is_bfloat16_but_inputs_and_outputs(bench: Bench) -> None:
     onnx.checker.check_model(built, full_check=True)  # types
     assert bench.notes["guard"]["float32"] == {}
     assert 1e-4 < error(outputs(source, data.feeds), outputs(found, data.feeds)) < 0.03
-    assert precision(found) == "bfloat16 (emulated in float32)"
+    assert precision(found) == "float32 emulating bfloat16"
 
 
 def test_the_emulation_is_bfloat16_to_the_last_bit(bench: Bench) -> None:
@@ -155,3 +156,21 @@ def test_without_weights_left_to_narrow_it_says_so(bench: Bench) -> None:
     source = artifact(convnet(), bench.root / "m")
     with pytest.raises(Exception, match="no weight can be bfloat16"):
         bench.run(half, source, TENSORRT, images(8), dtype="bf16", keep=["*"])
+
+
+def test_what_a_few_nodes_do_not_mend_is_told_and_lets_them_go(bench: Bench) -> None:
+    # The cosine of what twelve sums made: its angle is rounded twelve nodes before.
+    names = ["x", *(f"s{place}" for place in range(12))]
+    nodes = [
+        helper.make_node("Add", [before, "zero"], [after], name=f"sum_{after}")
+        for before, after in itertools.pairwise(names)
+    ]
+    nodes.append(helper.make_node("Cos", [names[-1]], ["c"], name="cosine"))
+    nodes.append(helper.make_node("MatMul", ["c", "w"], ["y"], name="product"))
+    tensors = weights(zero=np.float32(0), w=np.eye(4, dtype="float32"))
+    source = artifact(model(nodes, {"x": ["n", 4]}, {"y": ["n", 4]}, tensors), bench.root / "m")
+    data = Data({"x": np.random.default_rng(0).uniform(1000, 2000, (16, 4)).astype("float32")})
+    bench.run(half, source, TENSORRT, data, dtype="bf16")
+    assert bench.notes["guard"]["float32"] == {}
+    (told,) = [text for text in bench.warnings if "too coarse" in text]
+    assert told.startswith("bfloat16 is too coarse for 'c' (") and "no few nodes" in told

@@ -97,6 +97,27 @@ def test_what_is_not_notable_is_not_told():
     assert "The processor was throttled while latency was measured." in sentences
 
 
+def test_clocks_that_differ_between_two_sides_or_restarts_are_told():
+    run = evidence.everything()
+    apart = {"clock": "CUDA events", "boundary": "the engine alone", "baseline_timed": "by the host's clock"}
+    hot = {**evidence.CONDITIONS, "gpu_mhz": [1700, 1980]}
+
+    def changed(m: Measurement) -> Measurement:
+        if m.metric != "latency.p50" or m.subject != evidence.SUBJECT:
+            return m
+        return replace(m, protocol=m.protocol | (apart if m.relation == "speedup" else {"conditions": hot}))
+
+    altered = replace(run, measurements=tuple(changed(m) for m in run.measurements))
+    sentences = [n.text for n in timing.timings(index(altered))[0].notes if n.grave]
+    assert (
+        f"The speed-up of {evidence.SUBJECT} does not compare like with like: it is timed by CUDA events (the engine "
+        "alone), its baseline by the host's clock."
+    ) in sentences
+    assert "The GPU's clock was between 1,700 and 1,980 MHz from restart to restart." in sentences
+    before = [n.text for n in timing.timings(index(run))[0].notes]
+    assert not any("like with like" in s or "GPU" in s for s in before)
+
+
 def test_quantiles_of_any_number_of_steps():
     assert [plots.quantile([0.0, 1.0, 2.0, 3.0, 4.0], share) for share in (0, 0.125, 0.5, 1)] == [0, 0.5, 2, 4]
 

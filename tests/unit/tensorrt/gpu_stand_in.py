@@ -35,7 +35,8 @@ class Cuda:
         self.recording: list[Callable[[], None]] | None = None
         self.graphs = 0
         self.replays = 0
-        self.streams = 0
+        self.streams = 0  # and events
+        self.now = 0.0  # ms of the GPU's own clock; a launch takes a quarter of one
 
     def cudaGetErrorString(self, code: int) -> tuple[int, bytes]:
         return 0, {2: b"out of memory"}.get(code, b"unknown error")
@@ -84,6 +85,25 @@ class Cuda:
         ctypes.memmove(to, origin, size)
         self.copied[kind] += size
         return (0,)
+
+    def cudaEventCreate(self) -> tuple[int, list[float]]:
+        self.streams += 1
+        return 0, []
+
+    def cudaEventDestroy(self, event: list[float]) -> tuple[int]:
+        self.streams -= 1
+        return (0,)
+
+    def cudaEventRecord(self, event: list[float], stream: Stream) -> tuple[int]:
+        event[:] = [self.now]
+        return (0,)
+
+    def cudaEventSynchronize(self, event: list[float]) -> tuple[int]:
+        assert event, "an event that was never recorded"
+        return (0,)
+
+    def cudaEventElapsedTime(self, start: list[float], end: list[float]) -> tuple[int, float]:
+        return 0, end[0] - start[0]
 
     def cudaStreamBeginCapture(self, stream: Stream, mode: int) -> tuple[int]:
         self.recording = []
@@ -148,6 +168,7 @@ class Context:
 
         def launch() -> None:
             self.runs += 1
+            self.engine.cuda.now += 0.25
             size = int(np.prod(shape)) * 4
             assert set(addresses.values()) <= set(self.engine.cuda.memory), "memory that was freed"
             given = np.frombuffer(ctypes.string_at(addresses["x"], size), np.float32)

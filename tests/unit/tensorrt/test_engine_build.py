@@ -66,7 +66,7 @@ def test_pairs_become_kernels_in_8_bits(built: Built, dtype: str, name: str) -> 
     assert layers.describe(rows).startswith(f"{name} (")
     assert all({"node_conv1"} <= set(row.nodes) for row in rows if row.name.startswith("node_conv1"))
     assert facts.load(found.path).quantized == 3
-    assert facts.load(found.path).precision() == f"int8 (3 of 3 {OF}), float32 elsewhere (typed)"
+    assert facts.load(found.path).precision() == f"{name} (3 of 3 {OF}), float32 elsewhere (typed)"
     assert rtx.built_as(found) == built.notes["precision"]
 
 

@@ -13,6 +13,7 @@ from engine_lab import ADA, H100, machine_with
 from optimizer import cuda, machine
 from optimizer.formats.tensorrt import build, engine, facts
 from optimizer.formats.tensorrt.flavour import RTX, TENSORRT, absent, built_for, supported, unrunnable
+from optimizer.measure import conditions
 
 INSTALLED = {"tensorrt-rtx-cu13": "1.7.1", "tensorrt": "11.0.0", "cuda-bindings": "13.0.0"}
 
@@ -171,6 +172,38 @@ def test_the_survey_says_why_there_is_no_gpu(
 ) -> None:
     monkeypatch.setattr(cuda, "_load", lambda: driver)
     assert str(cuda.survey.__wrapped__().reason).startswith(reason)
+
+
+class Management:
+    """libnvidia-ml of a machine with two GPUs, of which one does not tell its clock."""
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:
+        count._obj.value = 2
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, device: Any) -> int:
+        device._obj.value = index + 1
+        return 0
+
+    def nvmlDeviceGetClockInfo(self, device: ctypes.c_void_p, kind: int, mhz: Any) -> int:
+        assert kind == 1, "of the multiprocessors"
+        mhz._obj.value = 2505
+        return 0 if device.value == 1 else 3
+
+
+def test_clocks_are_those_of_now_and_a_record_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_management", Management)
+    assert cuda.clocks() == (2505,)
+    before, after = conditions.snapshot(), conditions.snapshot()
+    found = conditions.between(before, after, 0.0)
+    assert found["gpu_mhz"] == [2505]
+    assert conditions.joined([found, found | {"gpu_mhz": [1980]}])["gpu_mhz"] == [1980, 2505]
+    monkeypatch.setattr(cuda, "_management", lambda: None)
+    assert cuda.clocks() == ()
+    assert "gpu_mhz" not in conditions.joined([conditions.between(conditions.snapshot(), conditions.snapshot(), 0.0)])
 
 
 def test_the_survey_describes_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

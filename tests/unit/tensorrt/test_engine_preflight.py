@@ -41,6 +41,21 @@ def test_layers_are_read_from_the_lines_of_plain_tensorrt_too() -> None:
     assert layers.describe(found) == "int8 (1 of 2 convolutions and matrix products), float32 elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "product"),
+    [
+        ("_gemm_mha_v2_myl0_7", "kgen", True),
+        ("__myl_FcAddMulErfAddMulMul_myl0_15", "runtime_fusion", True),
+        ("__myl_AddReshTran_myl0_3", "kgen", False),
+        ("__myl_MoveReplConc_myl0_4", "kgen", False),
+        ("node_MatMul_122_myl0_8", "gemm", True),
+    ],
+)
+def test_products_inside_generated_kernels_count(name: str, kind: str, product: bool) -> None:
+    (found,) = layers.parse(f"Layers:\nName: {name}, LayerType: {kind}, Inputs: [ {{ Name: x, Datatype: Half }}]")
+    assert (found.product, found.dtype) == (product, "float16")
+
+
 def test_an_engine_without_details_has_names_and_nothing_is_made_up() -> None:
     found = layers.parse("Layers:\nconv1 + relu1\nhead\n\nBindings:\nx")
     assert [x.name for x in found] == ["conv1 + relu1", "head"]

@@ -18,6 +18,7 @@ from optimizer.formats.tensorrt.log import Log
 from optimizer.formats.tensorrt.options import EngineOptions
 from optimizer.formats.tensorrt.session import Running, _Opened
 from optimizer.values import Artifact, Signature, TensorSpec
+from optimizer.worker import time_calls
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 4)),), (TensorSpec("y", "float32", ("batch", 4)),))
 FACTS = facts.Facts.model_validate({
@@ -138,6 +139,19 @@ def test_the_boundary_at_the_device_leaves_the_copies_out_for_the_very_same_arra
     other = batch(2, 5)
     np.testing.assert_array_equal(session({"x": other})["y"], other * 2)
     assert bench.cuda.copied[1] == 2 * copied[1]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_at_the_device_calls_are_timed_by_events_and_others_by_the_host(bench: Bench, graph: bool) -> None:
+    session = bench.session(boundary="device", cuda_graph=graph)
+    feeds = {"x": batch(2)}
+    assert session.clock is not None and session.clock.name == "CUDA events"
+    session(feeds)
+    assert session.clock.last() is None, "the copies of the first call are not between the events"
+    assert time_calls(session, feeds, warmup=1, seconds=0.0, min_iterations=3) == [250_000] * 3
+    session({"x": batch(2, 5)})
+    assert session.clock.last() is None
+    assert bench.session().clock is None
 
 
 def test_a_fork_has_a_context_and_memory_of_its_own(bench: Bench) -> None:
