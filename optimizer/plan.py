@@ -109,7 +109,8 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     targets = runtimes.of(recipe, views, max(samples.TRACED, *samples.CHECKED))
     steps: dict[str, Step] = {}
     digests = {role: planned.digest for role, planned in data.items()}
-    candidates = [_candidate(recipe, digests, variant, name, targets, steps) for variant, name in targets]
+    wanted = [(variant, name) for variant, name in targets if recipe.on(variant, name) is not None]
+    candidates = [_candidate(recipe, digests, variant, name, targets, steps) for variant, name in wanted]
     _refuse_homeless(recipe, candidates)
     plain = next((name for name, uses in recipe.variants.items() if not uses), None)
     baseline = recipe.baseline or plain
