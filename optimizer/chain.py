@@ -122,10 +122,12 @@ class _Chain:
         if waits:
             raise RefusedError(f"its attempts are timed on the target, which cannot run here: {waits}")
 
+        before, lowered = self.steps[-1], self.lowered  # as they are now: the chain goes on, its attempts start here
+
         def steps(key: str) -> list[Step]:
             found = _Chain(self.recipe, self.digests, self.label, self.targets, self.trail)
-            found.lowered = self.lowered
-            found.steps = [replace(self.steps[-1], key=key, format=produced)]
+            found.lowered = lowered
+            found.steps = [replace(before, key=key, format=produced)]
             for use in through:
                 found.add(use)
             found.finish()

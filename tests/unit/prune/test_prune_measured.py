@@ -143,6 +143,24 @@ def test_attempts_go_through_the_steps_that_are_asked_for(folder: Path, store: S
     assert len(seen) == 3
 
 
+def test_attempts_start_behind_their_own_step_whatever_follows_it(folder: Path, store: Store, monkeypatch) -> None:
+    """The chain has gone on to the INT8 model by the time that an attempt of its first step is timed."""
+    ends: list[Artifact] = []
+
+    def ratio(given: tuple[Artifact, Artifact], *_: Any) -> Ratio:
+        ends.extend(given)
+        return Ratio(0.5, 0.5, 0.5)
+
+    monkeypatch.setattr(attempts, "ratio", ratio)
+    found = planned(folder, latency="0.7x", probes=1)
+    producer = Producer(found, store, Console(level=0, err=io.StringIO()))
+    for key in next(c.steps for c in found.candidates if c.name == "small@onnxruntime")[:2]:
+        producer.produce(found.step(key))
+    assert ends and {end.format for end in ends} == {"onnx"}
+    for end in ends:
+        assert not onnx_format.quantized(end.path) and onnx_format.load(end.path).graph.node
+
+
 def test_a_step_after_an_attempt_that_cannot_be_is_refused_before_anything_runs(folder: Path) -> None:
     with pytest.raises(OptimizerError, match=r"prune.depth takes torch, the model is onnx by then"):
         planned(folder, latency=0.5, through=["quantize.static", {"prune.depth": {"drop": 1}}])
