@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,28 +75,29 @@ def _staying(
 
 
 def _crashing(model: onnx.ModelProto) -> set[str]:
-    """Products behind a transpose that swaps batch and rows, as behind a recurrent layer with the batch first, and it.
+    """Products with a constant behind a transpose that moves the batch before the last axis, and that transpose.
 
-    ONNX Runtime (seen: 1.32, CPU) fuses the two, and a segmentation fault follows where either is float16. Whatever
-    target the model is for, ONNX Runtime computes what its outputs should be.
+    Such as a linear layer behind a recurrent one with the batch first. ONNX Runtime (seen: 1.32, CPU) fuses the two,
+    and a segmentation fault follows where either is float16. Whatever target the model is for, ONNX Runtime computes
+    what its outputs should be. Other orders, second factors, and products of two activations run (tried one by one).
     """
-    swaps = {
-        node.output[0]: node.name
-        for node in model.graph.node
-        for attribute in node.attribute
-        if node.op_type == "Transpose" and attribute.name == "perm" and _swaps(attribute.ints)
-    }
+    constant = {tensor.name for tensor in model.graph.initializer}
+    moved: dict[str, str] = {}
     found: set[str] = set()
     for node in model.graph.node:
-        behind = swaps.keys() & {*node.input}
-        if node.op_type == "MatMul" and behind:
-            found |= {node.name, *(swaps[name] for name in behind)}
+        if all(name in constant for name in node.input if name):
+            constant |= {*node.output}
+        elif node.op_type == "Transpose" and _moves_batch(node):
+            moved[node.output[0]] = node.name
+        elif node.op_type == "MatMul" and node.input[0] in moved and node.input[1] in constant:
+            found |= {node.name, moved[node.input[0]]}
     return found
 
 
-def _swaps(order: Sequence[int]) -> bool:
-    """Whether a permutation leaves the last axis and moves the one before it."""
-    return len(order) > 2 and order[-1] == len(order) - 1 and order[-2] != len(order) - 2
+def _moves_batch(node: onnx.NodeProto) -> bool:
+    """Whether a transpose puts the first axis before the last one and leaves the others in their order."""
+    order = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
+    return len(order) > 2 and order == [*range(1, len(order) - 1), 0, len(order) - 1]
 
 
 def _constants(model: onnx.ModelProto, assigned: Assignment) -> bool:

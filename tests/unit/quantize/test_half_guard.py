@@ -253,6 +253,26 @@ def test_a_product_that_onnxruntime_dies_of_stays_in_float32(bench: Bench) -> No
     assert error(outputs(source, feeds), outputs(found, feeds)) < 2e-3
 
 
+def test_products_that_only_look_like_it_run_in_float16(bench: Bench) -> None:
+    """Heads of attention, and two activations in the very order: ONNX Runtime really runs both here."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], name="heads", perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["t", "w"], ["h"], name="behind heads"),
+        helper.make_node("Transpose", ["z"], ["s"], name="swap", perm=[1, 0, 2]),
+        helper.make_node("Transpose", ["z"], ["u"], name="other", perm=[1, 2, 0]),
+        helper.make_node("MatMul", ["s", "u"], ["p"], name="two activations"),
+    ]
+    tensors = weights(w=np.eye(4, dtype="float32"))
+    inputs, ends = {"x": ["n", 3, 2, 4], "z": ["n", 5, 4]}, {"h": ["n", 2, 3, 4], "p": [5, "n", "n"]}
+    source = artifact(model(nodes, inputs, ends, tensors), bench.root / "m")
+    random = np.random.default_rng(0)
+    shapes = {"x": (2, 3, 2, 4), "z": (2, 5, 4)}
+    feeds = {name: random.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
+    found = bench.run(half, source, ORT, Data(feeds))
+    assert not bench.notes["guard"]["float32"]
+    assert error(outputs(source, feeds), outputs(found, feeds)) < 2e-3
+
+
 def test_outputs_that_nobody_asked_for_are_no_obstacle(bench: Bench) -> None:
     random = np.random.default_rng(0)
     nodes = [
