@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from optimizer import formats
+from optimizer import cuda, formats
 from optimizer.anatomy import onnx
 from optimizer.anatomy.parts import Anatomy, Layer
 from optimizer.formats import tensorrt as tensorrt_format
+from optimizer.formats.tensorrt import engine, flavour, layers
 from optimizer.formats.tensorrt import facts as engine_facts
-from optimizer.formats.tensorrt import layers
 from optimizer.formats.tensorrt.flavour import FLAVOURS
 
 
@@ -34,6 +34,7 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
         "precision": layers.describe(found) or told.precision(),
         "reformats": f"{moved} of {len(found)} layers",
         "profiles": "; ".join(map(str, told.ranges())) or "fixed shapes",
+        "runs here": _here(told),
     }
     return replace(
         source,
@@ -46,3 +47,11 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
             for x in found
         ),
     )
+
+
+def _here(told: engine_facts.Facts) -> str:
+    """Whether the engine runs on this machine, else why not and what to do."""
+    own, gpus = FLAVOURS[told.flavour], cuda.survey().gpus
+    misfit = engine.misfit(told, own, own.version(), gpus[0] if gpus else None)
+    reason = f"{misfit}; {engine.REBUILD}" if misfit else flavour.absent(own) or flavour.unrunnable(own)
+    return f"no: {reason}" if reason else "yes"

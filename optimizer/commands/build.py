@@ -53,9 +53,7 @@ def build(
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(
-            help="model: fp16, bf16, int8, int8-fp16, int8-dynamic, int8-weights, fp8, int4 beside fp32 (repeatable)"
-        ),
+        typer.Option(help="model: fp16, bf16, int8, int8-fp16, int8-dynamic, int8-weights, fp8, int4 (repeatable)"),
     ] = None,
     max_drop: Annotated[str | None, typer.Option(help="model: largest drop of the metric, e.g. 0.5pp")] = None,
     min_speedup: Annotated[str | None, typer.Option(help="model: smallest speed-up of the median, e.g. 1.5x")] = None,

@@ -53,6 +53,7 @@ class _Taken:
     per_call: list[list[float]] = field(default_factory=list)  # restarts x rounds
     calls: float = 0.0
     precision: str = ""
+    boundary: str = ""
 
 
 def measure(
@@ -124,6 +125,7 @@ def _take(
                         _block(taken[name], processes[name], callers[name], blocks[name])
             for name, process in processes.items():
                 taken[name].precision = process.opened.precision
+                taken[name].boundary = process.opened.boundary
         progress(restart + 1, plan.restarts)
     return {n: t for n, t in taken.items() if n not in party.found.failures}, max(rounds, 1)
 
@@ -194,7 +196,7 @@ def _protocol(
     return {
         "scenario": "offline",
         "defined": "batch x calls / wall clock; every caller is a thread that sends its next batch at once",
-        "boundary": "host arrays in, host arrays out; Python's own work between two calls of a caller is in it",
+        "boundary": f"{own.boundary}; Python's own work between two calls of a caller is in it",
         "clock": "time.perf_counter_ns",
         "processes": "a fresh one per subject, restart and batch size; one runs at a time",
         "interleaved": True,

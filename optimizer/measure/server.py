@@ -61,6 +61,7 @@ class Taken:
     lag: list[float] = field(default_factory=list)
     stopped: bool = False
     precision: str = ""
+    boundary: str = ""
 
     def add(self, answer: Mapping[str, Any], skip: int) -> None:
         """Take in one run; the first `skip` requests do not count."""
@@ -103,6 +104,7 @@ def under_rate(
                         process = warm(party.open(subject, stack), plan.callers)
                         taken[subject.name].add(process.load("server", **settings), skip)
                         taken[subject.name].precision = process.opened.precision
+                        taken[subject.name].boundary = process.opened.boundary
                         process.close()
             progress(restart + 1, plan.restarts)
     drawing = quantiles.Resamples(quantiles.weights(plan.restarts, BLOCKS, plan.seed), plan.seed)
@@ -205,6 +207,7 @@ def _protocol(rate: float, plan: Plan, taken: Mapping[str, Taken], own: Taken, s
         "scenario": "server",
         "defined": "from the moment a request is due to its answer: open loop, waiting in the queue is in it",
         "arrivals": f"Poisson, {rate:g} per second, one sample per request, first come first served",
+        "boundary": own.boundary,
         "clock": "time.perf_counter_ns",
         "processes": "a fresh one per subject and restart; one runs at a time, all get the same arrivals",
         "together_with": sorted(taken),

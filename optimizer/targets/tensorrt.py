@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from optimizer import cuda
 from optimizer.formats.tensorrt import flavour, scheme
 from optimizer.formats.tensorrt.flavour import TENSORRT as FLAVOUR
 from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
 from optimizer.protocols import Context, Session
+from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
 
 if TYPE_CHECKING:
@@ -69,6 +71,12 @@ def preflight(file: Path) -> Preflight:
     from optimizer.formats.tensorrt import preflight as checks
 
     return checks.look(FLAVOUR, file)
+
+
+def schemed(options: Options) -> QuantScheme:
+    """How graphs are quantized for the GPU that engines are built on."""
+    found = cuda.survey().gpus[options.device : options.device + 1]
+    return scheme.on(FLAVOUR, [gpu.capability for gpu in found])
 
 
 def runs_on(options: Options) -> dict[str, str | None]:

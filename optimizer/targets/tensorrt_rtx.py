@@ -12,6 +12,7 @@ from optimizer.formats.tensorrt import flavour, scheme
 from optimizer.formats.tensorrt.flavour import RTX as FLAVOUR
 from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
 from optimizer.protocols import Context, Session
+from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def preflight(file: Path) -> Preflight:
     from optimizer.formats.tensorrt import preflight as checks
 
     return checks.look(FLAVOUR, file)
+
+
+def schemed(options: Options) -> QuantScheme:
+    """How graphs are quantized for the compute capabilities that are named."""
+    return scheme.on(FLAVOUR, options.capabilities)
 
 
 def runs_on(options: Options) -> dict[str, str | None]:

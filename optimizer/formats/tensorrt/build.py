@@ -210,7 +210,10 @@ def _facts(
     model = onnx_format.load(source.path)
     quantized, products = graph.quantized(model)
     on = _built_on(flavour)
-    capabilities = reach.capabilities or ((on.capability,) if on else flavour.usual)
+    pairs = "fp8" if onnx_format.holds_float8(source.path / onnx_format.FILE) else "int8"
+    # Where none is named, TensorRT-RTX leaves out those that lack a type of the graph, without a word.
+    usual = tuple(found for found in flavour.usual if pairs not in flavours.lacking(found))
+    capabilities = reach.capabilities or ((on.capability,) if on else usual)
     return engine_facts.Facts(
         flavour=flavour.name,
         version=str(trt.__version__),
@@ -224,7 +227,7 @@ def _facts(
         types=graph.types(model),
         quantized=quantized,
         products=products,
-        pairs="fp8" if onnx_format.holds_float8(source.path / onnx_format.FILE) else "int8",
+        pairs=pairs,
         tf32=options.tf32,
         sparse=tuple(sparse),
         refit=options.refit,
@@ -253,7 +256,10 @@ def _failed(trt: Any, flavour: Flavour, log: Log) -> OptimizerError:
     """The builder returned nothing: its last errors say why."""
     reason = log.reason()
     hint = network.way_out([network.Refusal("", "", reason)])
-    if "turing" in reason.lower():
+    if "hw-specific datatypes" in reason.lower():
+        first = ", ".join(f"{name} from {found} on" for name, found in flavours.TYPED.items())
+        hint = f"of these compute capabilities one lacks a type of the graph ({first}): name others in capabilities"
+    elif "turing" in reason.lower():
         hint = "compute capability 7.5 has no such kernel: use the half step, or leave 7.5 out of capabilities"
     elif any(word in reason.lower() for word in ("memory", "workspace")):
         hint = "give it more room (option workspace), smaller dims, or a GPU with more memory"

@@ -111,6 +111,20 @@ def supported(flavour: Flavour, capability: str) -> bool:
     return major * 10 + minor >= flavour.oldest
 
 
+# Compute capability from which on tensor cores have a type (CUDA Programming Guide, Compute Capabilities).
+TYPED = {"bf16": "8.0", "fp8": "8.9"}
+
+
+def order(capability: str) -> tuple[int, ...]:
+    """A compute capability as numbers that can be compared."""
+    return tuple(map(int, capability.split(".")))
+
+
+def lacking(capability: str) -> tuple[str, ...]:
+    """The types that GPUs of a compute capability do not have."""
+    return tuple(kind for kind, first in TYPED.items() if order(capability) < order(first))
+
+
 def built_for(flavour: Flavour) -> dict[str, str | None]:
     """What this machine adds to the ingredients: GPU and driver, where kernels are timed while an engine is built."""
     return {} if flavour.builds_anywhere else runs_on(0)

@@ -29,9 +29,13 @@ def look(flavour: Flavour, file: Path) -> Preflight:
 
     Raises OptimizerError when the file is no ONNX model, or when the library is missing.
     """
-    onnx_format.check(file)
-    model = onnx_format.parse(file)
     trt = flavours.library(flavour)
+    onnx_format.check(file)  # files with weights included
+    model = onnx_format.parse(file)
+    if onnx_format.external_files(model):
+        from onnx.external_data_helper import load_external_data_for_model
+
+        load_external_data_for_model(model, str(file.parent))
     found = misread(model)
     named = {refusal.node for refusal in found}
     # What the parser says of no node is about a constant, which has its node's name here already.

@@ -65,8 +65,8 @@ def plan(signature: Signature, batches: Sequence[int], dims: Mapping[str, Range]
         raise OptimizerError(
             f"batches of {outside[0]} are asked for (measured, or named in batches), and the option dims builds the "
             f"engine for {batch} {low} to {high}",
-            f"write dims: {{{batch}: [{min(low, *outside)}, {usual}, {max(high, *outside)}]}}, or measure other "
-            "batches (measure.latency.batch, measure.batch)",
+            f"write dims: {{{batch}: [{min(low, *outside)}, {usual}, {max(high, *outside)}]}}, or ask for "
+            "other batches (option batches, measure.latency.batch, measure.batch)",
         )
     ends = sorted({usual, high, *batches})
     starts = [low, *(end + 1 for end in ends)]

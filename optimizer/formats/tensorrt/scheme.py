@@ -7,10 +7,13 @@ Developer Guide, Working with Quantized Types).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from optimizer import formats
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
-from optimizer.formats.tensorrt.flavour import Flavour
+from optimizer.formats.tensorrt.flavour import Flavour, lacking, order
 from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
 
@@ -37,6 +40,20 @@ def of(flavour: Flavour) -> QuantScheme:
         float_outputs=PRODUCTS,
         static=("int8", "fp8"),
         half=("fp16", "bf16"),
+    )
+
+
+def on(flavour: Flavour, capabilities: Sequence[str]) -> QuantScheme:
+    """The scheme of engines for GPUs of these compute capabilities: types that one of them lacks are left out."""
+    found = of(flavour)
+    oldest = min(capabilities, key=order, default=None)
+    if oldest is None or not lacking(oldest):
+        return found
+    return replace(
+        found,
+        target=f"{flavour.name} for compute capability {oldest}",
+        static=tuple(kind for kind in found.static if kind not in lacking(oldest)),
+        half=tuple(kind for kind in found.half if kind not in lacking(oldest)),
     )
 
 

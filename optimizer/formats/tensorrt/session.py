@@ -24,7 +24,8 @@ from optimizer.formats.tensorrt.options import EngineOptions
 from optimizer.protocols import Clock, Feeds, Session
 from optimizer.values import Artifact, Signature
 
-ALONE = "the engine alone, from event to event in its stream: inputs and outputs stay on the GPU"
+ALONE = "the engine alone: inputs and outputs stay on the GPU"
+EVENTS = "CUDA events around the launch, in the engine's stream"
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -125,7 +126,7 @@ class Running:
     @property
     def clock(self) -> Clock | None:
         """CUDA events where a call runs the engine alone; the host's clock where copies are part of it."""
-        return Clock("CUDA events", ALONE, lambda: self._nanoseconds) if self._stopwatch else None
+        return Clock(EVENTS, ALONE, lambda: self._nanoseconds) if self._stopwatch else None
 
     @property
     def precision(self) -> str:

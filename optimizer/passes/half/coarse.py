@@ -61,7 +61,7 @@ def reasons(
     _require_finite(failing)
     if failing:
         names = ", ".join(f"'{name}' ({_told(error)})" for name, error in list(failing.items())[:SHOWN])
-        warn(f"bfloat16 is too coarse for {names}, and no few nodes kept in float32 mend it")
+        warn(f"bfloat16 is too coarse for {names}, and to keep the nodes before it in float32 does not mend it")
     reason = {name: f"'{name}' is {_told(error)} once all is rounded to bfloat16" for name, error in worst.items()}
     useful = {node: name for node, name in found.items() if name not in failing}
     return {node.name: reason[useful[node.name]] for node in model.graph.node if node.name in useful}

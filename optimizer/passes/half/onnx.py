@@ -38,16 +38,7 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
         raise OptimizerError("the model has no float32 weights", "start from the float32 model")
     kept = selectors.select(options.keep, nodes.onnx_nodes(model), "half: keep")
     known, masked = floats(model), masks.of_onnx(model)
-    wide = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
-    if options.guard:
-        enough = min(options.samples, coarse.SAMPLES) if half is BFLOAT16 else options.samples
-        given = samples(source, options.model_copy(update={"samples": enough}), ctx)
-        look, stays = (given.look, given.progress), {*kept, *wide}
-        if half is BFLOAT16:
-            wide |= coarse.reasons(model, known, masked, stays, *look, ctx.warn)
-        else:
-            wide |= guard.reasons(model, known, masked, stays, options.margin, *look)
-        record(ctx, wide, given, options, len(model.graph.node))
+    wide = _staying(model, source, known, masked, kept, options, ctx)
     assigned = assign(model, known, {*kept, *wide}, half)
     if not _constants(model, assigned):
         raise _nothing(half, wide)
@@ -55,6 +46,32 @@ def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None
     onnx_format.save(write(model, assigned, masked), out)
     onnx_format.inference_session(out, 1, "none")  # types are checked here
     ctx.note("kept", sorted(kept))
+
+
+def _staying(
+    model: onnx.ModelProto,
+    source: Artifact,
+    known: frozenset[str],
+    masked: set[str],
+    kept: set[str],
+    options: Options,
+    ctx: Context,
+) -> dict[str, str]:
+    """Node -> why it stays in float32, beside those that are `kept`: what the guard finds, and the pairs in front."""
+    half = HALVES[options.dtype]
+    found = dict.fromkeys(sorted(_crashing(model) - kept), CRASHES) if half is FLOAT16 else {}
+    if not options.guard:
+        return found | pairs.together(model, {*kept, *found})
+    enough = min(options.samples, coarse.SAMPLES) if half is BFLOAT16 else options.samples
+    given = samples(source, options.model_copy(update={"samples": enough}), ctx)
+    look, stays = (given.look, given.progress), {*kept, *found}
+    if half is BFLOAT16:
+        found |= coarse.reasons(model, known, masked, stays, *look, ctx.warn)
+    else:
+        found |= guard.reasons(model, known, masked, stays, options.margin, *look)
+    found |= pairs.together(model, {*kept, *found})
+    record(ctx, found, given, options, len(model.graph.node))
+    return found
 
 
 def _crashing(model: onnx.ModelProto) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 E4M3 = 448.0  # the largest 8-bit float of the kind that pairs hold
 PAIR = ("QuantizeLinear", "DequantizeLinear")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPSETS = {numbers.FLOAT16: 19, numbers.BFLOAT16: 22}  # from which pairs take such scales, and all else these values
 
 
@@ -71,6 +72,31 @@ def faults(model: onnx.ModelProto, half: Half = numbers.FLOAT16) -> dict[str, st
         if not lost.get(scale, 0.0) <= numbers.LOST:
             found[node.name] = f"'{scale}': so small that {half.name} keeps too few bits: {lost[scale]:.1%} are lost"
     return found
+
+
+def together(model: onnx.ModelProto, wide: Collection[str]) -> dict[str, str]:
+    """Nodes that stay in float32 beside those that do already -> why: casts between pairs and products part them.
+
+    A product stays with a pair of its own that does, and pairs that nothing but such nodes read stay with those.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+            pair = makers.get(name)
+            second = pair is not None and pair.op_type == "DequantizeLinear" and pair.name in wide
+            if second and pair is not None and node.op_type in PRODUCTS:
+                found[node.name] = f"'{pair.name}' in front of it stays in float32"
+    for node in model.graph.node:
+        read = readers.get(node.output[0], []) if node.op_type == "DequantizeLinear" else []
+        if read and all(name in wide or name in found for name in read):
+            found[node.name] = f"'{read[0]}' reads it, which stays in float32"
+            first = makers.get(node.input[0])
+            if first is not None and first.op_type == "QuantizeLinear" and len(readers[node.input[0]]) == 1:
+                found[first.name] = found[node.name]
+    return {name: reason for name, reason in found.items() if name not in wide}
 
 
 def _lost(weight: Weight, half: Half) -> float:

@@ -40,6 +40,8 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
 
     def write(self) -> onnx.ModelProto:
+        import onnx
+
         for index, node in enumerate(list(self.graph.node)):
             for place in sorted(self.assigned.reads.get(index, ())):
                 node.input[place] = self._narrow(node.input[place])
@@ -53,6 +55,9 @@ class _Writer:
         for name in {*self.halves} - self.wide:
             if name in self.constants:
                 self.graph.initializer.remove(self.constants[name])
+        # The model may have been raised to a later opset than its file format is said to hold.
+        least = onnx.helper.find_min_ir_version_for(self.model.opset_import, ignore_unknown=True)
+        self.model.ir_version = max(self.model.ir_version, least)
         return self.model
 
     def _read_wide(self) -> set[str]:

@@ -40,6 +40,7 @@ def test_throughput_is_samples_of_all_callers_per_second() -> None:
     assert m.value == pytest.approx(8 * 2 / 2e-3, rel=0.02)
     assert m.at == {"batch": 8, "streams": 2, "threads": 1}
     assert m.protocol["restarts"] == len(m.protocol["restart_rate"]) == 3
+    assert m.protocol["boundary"].startswith("one call: host arrays in, host arrays out; Python's own work")
     assert m.n > 1000
     json.dumps([m.protocol for m in found.measurements], allow_nan=False)
 

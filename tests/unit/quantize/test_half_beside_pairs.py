@@ -107,6 +107,26 @@ def test_a_scale_that_float16_has_few_bits_for_stays_with_its_pair(bench: Bench)
     reasons = bench.notes["guard"]["float32"]
     assert {"conv2.weight_QuantizeLinear", "conv2.weight_DequantizeLinear"} <= {*reasons}
     assert "so small that float16 keeps too few bits" in reasons["conv2.weight_QuantizeLinear"]
+    assert {"node_conv2", "r1_QuantizeLinear", "r1_DequantizeLinear"} <= {*reasons}, "no casts between them"
+    feeds = images(8, seed=9).feeds
+    assert error(outputs(quantized, feeds), outputs(found, feeds)) < 0.02
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_product_that_stays_in_float32_keeps_its_pairs_beside_it(bench: Bench, guard: bool) -> None:
+    data = images(64)
+    quantized = bench.static(artifact(convnet(), bench.root / "m"), TENSORRT, data)
+    found = bench.run(half, quantized, TENSORRT, data, keep=["op:Gemm"], guard=guard)
+    built = onnx_format.load(found.path)
+    makers = {name: node for node in built.graph.node for name in node.output}
+    kinds = {t.name: t.data_type for t in built.graph.initializer}
+    (gemm,) = [node for node in built.graph.node if node.op_type == "Gemm"]
+    for name in gemm.input[:2]:
+        second = makers[name]
+        assert second.op_type == "DequantizeLinear", "a cast between them would keep 8 bits from the product"
+        assert kinds[second.input[1]] == kinds[makers[second.input[0]].input[1]] == TensorProto.FLOAT
+    if guard:
+        assert len(bench.notes["guard"]["float32"]) == 4
     feeds = images(8, seed=9).feeds
     assert error(outputs(quantized, feeds), outputs(found, feeds)) < 0.02
 

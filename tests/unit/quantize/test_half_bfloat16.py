@@ -58,6 +58,17 @@ def test_all_is_bfloat16_but_inputs_and_outputs(bench: Bench) -> None:
     assert precision(found) == "float32 emulating bfloat16"
 
 
+def test_an_old_model_is_raised_with_its_file_format_and_keeps_what_nodes_say(bench: Bench) -> None:
+    built = convnet(opset=13)
+    built.ir_version = 7
+    built.graph.node[0].metadata_props.add(key="place", value="net.py, line 3")
+    found = bench.run(half, artifact(built, bench.root / "m"), TENSORRT, images(8), dtype="bf16")
+    raised = onnx_format.load(found.path)
+    assert (raised.opset_import[0].version, raised.ir_version) == (22, 10)
+    conv = next(node for node in raised.graph.node if node.name == built.graph.node[0].name)
+    assert [(entry.key, entry.value) for entry in conv.metadata_props] == [("place", "net.py, line 3")]
+
+
 def test_the_emulation_is_bfloat16_to_the_last_bit(bench: Bench) -> None:
     random = np.random.default_rng(0)
     w, x = random.standard_normal((16, 4), "float32"), random.standard_normal((8, 16), "float32")
@@ -173,4 +184,4 @@ def test_what_a_few_nodes_do_not_mend_is_told_and_lets_them_go(bench: Bench) -> 
     bench.run(half, source, TENSORRT, data, dtype="bf16")
     assert bench.notes["guard"]["float32"] == {}
     (told,) = [text for text in bench.warnings if "too coarse" in text]
-    assert told.startswith("bfloat16 is too coarse for 'c' (") and "no few nodes" in told
+    assert told.startswith("bfloat16 is too coarse for 'c' (") and "does not mend it" in told

@@ -68,6 +68,8 @@ def test_pairs_become_kernels_in_8_bits(built: Built, dtype: str, name: str) -> 
     assert facts.load(found.path).quantized == 3
     assert facts.load(found.path).precision() == f"{name} (3 of 3 {OF}), float32 elsewhere (typed)"
     assert rtx.built_as(found) == built.notes["precision"]
+    # Those without the type are left out by the library without a word, so the facts must not claim them.
+    assert facts.load(found.path).capabilities == (("8.9", "12.0") if dtype == "fp8" else rtx.FLAVOUR.usual)
 
 
 @pytest.mark.parametrize(("dtype", "name"), [("fp16", "float16"), ("bf16", "bfloat16")])

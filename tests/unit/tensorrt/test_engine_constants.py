@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import quant_lab as lab
-from engine_lab import NEEDED, Built, node_model
+from engine_lab import NEEDED, Built, node_model, pair
 from onnx import TensorProto, helper
 
 from optimizer import cli
@@ -118,6 +118,17 @@ def test_numbers_in_another_file_are_not_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sum", "end", "backwards", "last", "fits"])
 def test_what_is_right_is_built(tmp_path: Path, name: str) -> None:
     Built(tmp_path)(RIGHT[name])
+
+
+@NEEDED
+def test_inspect_reads_constants_from_the_file_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(pair(zero=3), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    assert cli.main(["inspect", "--target", "tensorrt-rtx", str(path)]) == 2
+    assert "'quantize': its zero point is 3" in "".join(capsys.readouterr())
+    (tmp_path / "m.data").unlink()
+    assert cli.main(["inspect", "--target", "tensorrt-rtx", str(path)]) == 2
+    assert "is not valid ONNX" in "".join(capsys.readouterr())
 
 
 @NEEDED

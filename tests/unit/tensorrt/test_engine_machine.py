@@ -14,6 +14,8 @@ from optimizer import cuda, machine
 from optimizer.formats.tensorrt import build, engine, facts
 from optimizer.formats.tensorrt.flavour import RTX, TENSORRT, absent, built_for, supported, unrunnable
 from optimizer.measure import conditions
+from optimizer.targets import tensorrt
+from optimizer.targets import tensorrt_rtx as rtx
 
 INSTALLED = {"tensorrt-rtx-cu13": "1.7.1", "tensorrt": "11.0.0", "cuda-bindings": "13.0.0"}
 
@@ -69,6 +71,21 @@ def test_the_way_to_the_memory_of_the_gpu_is_asked_for_last(
 )
 def test_compute_capabilities_of_both(capability: str, rtx: bool, plain: bool) -> None:
     assert (supported(RTX, capability), supported(TENSORRT, capability)) == (rtx, plain)
+
+
+def test_types_that_a_compute_capability_lacks_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offered(*capabilities: str) -> tuple[object, ...]:
+        found = rtx.schemed(rtx.Options.model_validate({"capabilities": capabilities}))
+        return found.target, found.static, found.half
+
+    assert rtx.schemed(rtx.Options()) is not None and offered() == offered("8.9", "12.0")
+    assert offered("8.9") == ("tensorrt-rtx", ("int8", "fp8"), ("fp16", "bf16"))
+    assert offered("12.0", "8.6") == ("tensorrt-rtx for compute capability 8.6", ("int8",), ("fp16", "bf16"))
+    assert offered("7.5", "8.9") == ("tensorrt-rtx for compute capability 7.5", ("int8",), ("fp16",))
+    machine_with(monkeypatch, dataclasses.replace(ADA, capability="7.5"))
+    assert tensorrt.schemed(tensorrt.Options()).half == ("fp16",)
+    machine_with(monkeypatch, ADA)
+    assert tensorrt.schemed(tensorrt.Options()) == tensorrt.SCHEME
 
 
 def made(**changed: Any) -> facts.Facts:

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import quant_lab as lab
-from engine_lab import NEEDED, Built, node_model, pair
+from engine_lab import ADA, H100, NEEDED, Built, machine_with, node_model, pair
 from onnx import helper
 
-from optimizer import cli
+from optimizer import anatomy, cli, machine
 from optimizer.errors import OptimizerError
-from optimizer.formats.tensorrt import layers, pairs
+from optimizer.formats.tensorrt import facts, layers, pairs
 from optimizer.targets import tensorrt_rtx as rtx
 
 LINES = """Layers:
@@ -164,3 +164,23 @@ def test_inspect_shows_the_layers_of_an_engine(tmp_path: Path, capsys: pytest.Ca
     assert {row["reads"] for row in document["layers"]} >= {"int8", "float32"}
     assert document["macs"] > 0
     assert cli.main(["inspect", "--target", "tensorrt-rtx", str(found.path)]) == 0
+
+
+@NEEDED
+def test_inspect_says_whether_an_engine_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Built(tmp_path)(lab.convnet(), batches=(8,))
+
+    def here() -> str:
+        return str(anatomy.artifact(found.path, {}).facts["runs here"])
+
+    machine_with(monkeypatch, reason="this machine has no NVIDIA driver; install one")
+    assert here() == "no: TensorRT-RTX runs on an NVIDIA GPU: this machine has no NVIDIA driver; install one"
+    machine_with(monkeypatch, H100)
+    assert "built for compute capability 8.0, 8.6, 8.9, 12.0 and newer, NVIDIA H100 has 9.0; build it for" in here()
+    versions = machine.version_of
+    monkeypatch.setattr(machine, "version_of", lambda name: "13.0" if name == "cuda-bindings" else versions(name))
+    machine_with(monkeypatch, ADA)
+    assert here() == "yes"
+    told = facts.load(found.path)
+    facts.save(told.model_copy(update={"version": "1.5.0.1"}), found.path)
+    assert here().startswith(f"no: it was built by TensorRT-RTX 1.5.0.1, {told.version} is installed; build it for")

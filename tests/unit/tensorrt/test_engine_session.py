@@ -145,7 +145,7 @@ def test_the_boundary_at_the_device_leaves_the_copies_out_for_the_very_same_arra
 def test_at_the_device_calls_are_timed_by_events_and_others_by_the_host(bench: Bench, graph: bool) -> None:
     session = bench.session(boundary="device", cuda_graph=graph)
     feeds = {"x": batch(2)}
-    assert session.clock is not None and session.clock.name == "CUDA events"
+    assert session.clock is not None and session.clock.name.startswith("CUDA events")
     session(feeds)
     assert session.clock.last() is None, "the copies of the first call are not between the events"
     assert time_calls(session, feeds, warmup=1, seconds=0.0, min_iterations=3) == [250_000] * 3
