@@ -159,7 +159,8 @@ class _Chain:
             return Other(self.steps[0].key, *_opener(self.steps[0].format))
         known = [f"{v}{t}" for v in recipe.variants for t in ("", *(f"@{use.name}" for use in recipe.targets))]
         if name not in known:
-            raise unknown("artifact", name, ["original", *known], where)
+            others = [found for found in known if found.partition("@")[0] not in self.trail]
+            raise unknown("artifact", name, ["original", *others], where)
         if variant in self.trail:
             circle = " -> ".join([*self.trail[self.trail.index(variant) :], variant])
             raise OptimizerError(f"{where}: '{name}' waits for this very step ({circle})", "name another artifact")
@@ -252,7 +253,7 @@ class _Chain:
         if missing:
             raise OptimizerError(
                 f"{self.label}: the step '{use}' needs the data role '{missing[0]}'; the recipe has "
-                f"{_listed(tuple(self.digests)) or 'no data'}",
+                f"{' and '.join(self.digests) or 'no data'}",
                 f"add data: {{{missing[0]}: <card/split or file>}}; random data is never used instead",
             )
         source = self.steps[-1].key if self.steps else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,3 +44,9 @@ class QuantScheme:
         return replace(
             self, activation="float8e4m3fn", activation_symmetric=True, weight="float8e4m3fn", quantize_bias=False
         )
+
+
+def quantized_before(before: Sequence[str]) -> str | None:
+    """Why weights cannot be quantized behind the steps `before`, or None: two of them leave no float weights."""
+    found = next((name for name in before if name in ("quantize.static", "qat")), None)
+    return f"'{found}' has quantized the model by then; leave one of the two out" if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
 from optimizer.schema import Strict
-from optimizer.scheme import QuantScheme
+from optimizer.scheme import QuantScheme, quantized_before
 from optimizer.values import Artifact
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:  # noqa: ARG001
     if not scheme.dynamic:
         return f"{scheme.target} has no kernels for dynamically quantized products; use quantize.static"
     return None
+
+
+def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:  # noqa: ARG001  # the planner's signature
+    """Why this step cannot follow the steps `before` it, or None."""
+    return quantized_before(before)
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_static.options import Options
 from optimizer.protocols import Context
-from optimizer.scheme import QuantScheme
+from optimizer.scheme import QuantScheme, quantized_before
 from optimizer.values import Artifact
 
 VERSION = 2
@@ -53,6 +53,8 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
 
 def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:
     """Why this step cannot follow the steps `before` it for a target, or None."""
+    if twice := quantized_before(before):
+        return twice
     if "half" not in before or scheme.format != "onnx":
         return None
     mixed = "; put half behind it: [quantize.static, half]" if scheme.mixed else "; leave one of the two out"

@@ -6,12 +6,13 @@ ONNX Runtime gets `MatMulNBits` and `GatherBlockQuantized`, OpenVINO compressed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.errors import OptimizerError
 from optimizer.passes.quantize_weights.options import CALIBRATED, Options
 from optimizer.protocols import Context
-from optimizer.scheme import QuantScheme
+from optimizer.scheme import QuantScheme, quantized_before
 from optimizer.values import Artifact
 
 VERSION = 1
@@ -62,6 +63,11 @@ def _refuse_openvino(options: Options) -> str | None:
     if options.bits == 8 and options.group not in (None, "channel"):
         return f"NNCF has no groups for weights of 8 bits, group is {options.group}; accepted: channel, or bits: 4"
     return None
+
+
+def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:  # noqa: ARG001  # the planner's signature
+    """Why this step cannot follow the steps `before` it, or None."""
+    return quantized_before(before)
 
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:

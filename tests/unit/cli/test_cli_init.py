@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from optimizer import recipe, sketch
+from optimizer import recipe, registry, sketch
 from optimizer.cli import main
 from optimizer.errors import EXIT_OK, EXIT_USAGE, OptimizerError
 
@@ -63,6 +63,15 @@ def test_before_the_data_is_there_plan_names_the_file(folder: Path, capsys: pyte
     written(folder, "net.py:ConvNet")
     assert main(["plan", "recipe.yaml"]) == EXIT_USAGE
     assert "calibration.npz" in capsys.readouterr().err
+
+
+def test_targets_are_those_that_run_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = registry.load("targets", "tensorrt-rtx")
+    monkeypatch.setattr(engines, "probe", lambda: None)
+    monkeypatch.setattr(engines, "pending", lambda _: "builds here, runs on a GPU")
+    assert "tensorrt-rtx" not in written(folder, "net.py:ConvNet")["targets"]  # type: ignore[operator]
+    monkeypatch.setattr(engines, "pending", lambda _: None)
+    assert "tensorrt-rtx" in written(folder, "net.py:ConvNet", "--force")["targets"]  # type: ignore[operator]
 
 
 def test_stated_inputs_are_taken_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,6 +167,9 @@ def written(folder: Path, variants: str, targets: str = "[tensorrt-rtx]") -> rec
             "[onnxruntime]",
             "onnxruntime has no kernels for quantize.static's Q/DQ pairs",
         ),
+        ("twice: [quantize.static, quantize.dynamic]", "[onnxruntime]", "'quantize.static' has quantized the model"),
+        ("twice: [quantize.static, quantize.weights]", "[openvino]", "'quantize.static' has quantized the model"),
+        ("twice: [quantize.static, quantize.static]", "[onnxruntime]", "'quantize.static' has quantized the model"),
     ],
 )
 def test_the_plan_refuses_what_cannot_be(tmp_path: Path, variants: str, targets: str, said: str) -> None:

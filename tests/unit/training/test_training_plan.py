@@ -96,6 +96,7 @@ def test_a_finished_artifact_teaches_through_its_target(folder: Path) -> None:
     ("variants", "message"),
     [
         ({"a": [{"distill": {"teacher": "origina"}}]}, "unknown artifact 'origina'.*did you mean 'original'"),
+        ({"a": [{"distill": {"teacher": "nope"}}]}, r"unknown artifact 'nope'.*; available: (?!a\b|a@)"),
         ({"a": [{"distill": {"teacher": "b@openvin"}}], "b": []}, "did you mean 'b@openvino'"),
         ({"a": [{"distill": {"teacher": "a"}}]}, r"waits for this very step \(a -> a\)"),
         (

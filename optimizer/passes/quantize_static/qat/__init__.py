@@ -106,7 +106,7 @@ def _agree(found: Agreement, ctx: Context) -> None:
     here = machine.here()
     if here.architecture == "x86_64" and not VNNI & set(here.isa):
         doubt += "; without VNNI 8-bit products saturate here, which quantize: {reduce_range: true} prevents"
-    ctx.warn(f"qat: {doubt}")
+    ctx.warn(doubt)
 
 
 def _check(source: Artifact, options: Options, ctx: Context) -> None:
