@@ -89,6 +89,19 @@ def gather_elements(op: Operation, x: torch.Tensor, indices: torch.Tensor) -> to
     return x.gather(axis, indices.where(indices >= 0, indices + x.shape[axis]).long())
 
 
+def gather_nd(op: Operation, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """What lies at coordinates, negative ones counted from the end; `batch_dims` leading axes go side by side."""
+    import torch
+
+    batch = op.get("batch_dims", 0)
+    places = list(indices.long().unbind(-1))
+    for axis in reversed(range(batch)):
+        shape = [1] * places[0].ndim
+        shape[axis] = x.shape[axis]
+        places.insert(0, torch.arange(x.shape[axis], device=x.device).reshape(shape))
+    return x[tuple(places)]
+
+
 def unsqueeze(op: Operation, x: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
     """New axes of size 1, counted in the result."""
     del op
@@ -231,8 +244,8 @@ def same(op: Operation, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
 
 FUNCTIONS: dict[str, Function] = {
     "Reshape": reshape, "Flatten": flatten, "Transpose": transpose, "Concat": concat, "Split": split, "Slice": cut,
-    "Gather": gather, "GatherElements": gather_elements, "Unsqueeze": unsqueeze, "Squeeze": squeeze, "Expand": expand,
-    "Tile": tile, "Pad": pad, "Cast": cast, "CastLike": cast_like, "Shape": shape, "Constant": constant,
+    "Gather": gather, "GatherElements": gather_elements, "GatherND": gather_nd, "Unsqueeze": unsqueeze,
+    "Squeeze": squeeze, "Expand": expand, "Tile": tile, "Pad": pad, "Cast": cast, "CastLike": cast_like, "Shape": shape, "Constant": constant,
     "ConstantOfShape": filled, "Range": counted, "Trilu": triangle, "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth, "Identity": same, "Dropout": same,
 }  # fmt: skip

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
-from optimizer.formats import pruned
+from optimizer.formats import pruned, sparsity
 from optimizer.formats import torch as torch_format
+from optimizer.formats.edits import find
 from optimizer.formats.torch import TorchModel
 from optimizer.passes.prune_channels import goals, scores, trial
 from optimizer.passes.prune_channels.cutting import Removal
@@ -121,8 +122,20 @@ def _note(ctx: Context, whole: TorchModel, model: TorchModel, refused: Mapping[s
     ctx.note("left whole", dict(refused))
     ctx.note("parameters", {"before": pruned.parameters(whole), "after": pruned.parameters(model)})
     ctx.note("macs", {"before": pruned.macs_of(whole, ctx), "after": pruned.macs_of(model, ctx)})
+    broken = [name for name in whole.record.masked if _follows(whole, name) and not _follows(model, name)]
+    if broken:
+        ctx.warn(
+            f"{len(broken)} layers no longer follow the pattern 2:4 that prune.weights gave them: channels inside "
+            "its runs have left; put prune.channels before prune.weights"
+        )
     if before == after:
         ctx.warn(f"nothing has left: no layer has channels to spare beyond a multiple of {options.round_to}: round_to")
+
+
+def _follows(model: TorchModel, name: str) -> bool:
+    """Whether a weight has the pattern that sparse kernels read."""
+    weight = find(model.module, name)
+    return weight.shape[1] % 4 == 0 and sparsity.follows(weight, 2, 4)
 
 
 def _widths(model: TorchModel) -> dict[str, int]:

@@ -21,6 +21,8 @@ from optimizer.values import Artifact
 if TYPE_CHECKING:
     import torch
 
+SMALL = 0.5  # share of the model's weights below which sparse layers make little of it sparse
+
 
 def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the module with its least important weights zero.
@@ -136,5 +138,11 @@ def _note(
         "before": sparsity.compressed(before),
         "after": sparsity.compressed(after),
     })  # fmt: skip
+    share = sum(find(model.module, layer.weight).numel() for layer in layers) / max(sum(t.numel() for t in after), 1)
+    if share < SMALL:
+        ctx.warn(
+            f"the layers that became sparse hold {share:.1%} of the model's weights; linear layers and convolutions "
+            "can, all others stay as they are"
+        )
     if options.pattern:
         ctx.note("pattern", f"{options.pattern} along the input channels, verified in every layer but those left dense")

@@ -85,6 +85,8 @@ CASES: list[tuple[str, dict[str, Any], list[np.ndarray | None]]] = [
     ("Slice", {}, [X3, ints(-1), ints(-99), ints(2), ints(-2)]),
     ("Slice", {}, [X2, ints(0, 1), ints(3, 5)]), ("Gather", {"axis": 1}, [X3, ints(0, -1, 2)]),
     ("Gather", {}, [X2, np.array([[0, 2], [1, 1]])]), ("GatherElements", {"axis": 1}, [X2, np.array([[0], [-1], [3]])]),
+    ("GatherND", {}, [X3, np.array([[[0, 1], [1, -2]]])]),
+    ("GatherND", {"batch_dims": 1}, [X3, np.array([[[0, 3]], [[4, -1]]])]),
     ("Unsqueeze", {}, [X2, ints(0, -1)]), ("Squeeze", {}, [X2[:1, None], ints(0, 1)]), ("Squeeze", {}, [X2[:1]]),
     ("Expand", {}, [X2[:1], ints(2, 1, 6)]), ("Tile", {}, [X2, ints(2, 1)]),
     ("Pad", {}, [X2, ints(0, 1, 2, 0), np.float32(3)]), ("Pad", {}, [X3, ints(1, 2), None, ints(-1)]),

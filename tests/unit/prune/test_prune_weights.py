@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import prune_lab
 import pytest
@@ -107,6 +109,21 @@ def test_channels_can_leave_a_sparse_module(bench: Bench) -> None:
     assert prune_lab.widths(both)["wide.weight"] == (8, 4, 3, 3)
     assert load_record(both.path).masked == load_record(sparse.path).masked
     assert (weights(both)["wide.weight"] == 0).any()
+    assert not bench.warnings
+
+
+def test_channels_that_leave_a_pattern_are_told(bench: Bench) -> None:
+    sparse = bench.prune(prune_weights, bench.load("Residual"), pattern="2:4")
+    bench.prune(prune_channels, sparse, ratio=0.5, scope="layer", round_to=1)
+    assert any("no longer follow the pattern 2:4" in text for text in bench.warnings)
+    assert "put prune.channels before prune.weights" in bench.warnings[-1]
+
+
+def test_little_that_can_become_sparse_is_told(bench: Bench) -> None:
+    bench.prune(prune_weights, bench.load("Residual"), sparsity=0.5)
+    assert not bench.warnings
+    bench.prune(prune_weights, bench.load("Flat"), sparsity=0.5, keep=["down"])
+    assert re.search(r"became sparse hold \d+\.\d% of the model's weights", bench.warnings[0])
 
 
 def test_a_schedule_recovers_between_steps(bench: Bench) -> None:
