@@ -245,7 +245,8 @@ def same(op: Operation, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
 FUNCTIONS: dict[str, Function] = {
     "Reshape": reshape, "Flatten": flatten, "Transpose": transpose, "Concat": concat, "Split": split, "Slice": cut,
     "Gather": gather, "GatherElements": gather_elements, "GatherND": gather_nd, "Unsqueeze": unsqueeze,
-    "Squeeze": squeeze, "Expand": expand, "Tile": tile, "Pad": pad, "Cast": cast, "CastLike": cast_like, "Shape": shape, "Constant": constant,
+    "Squeeze": squeeze, "Expand": expand, "Tile": tile, "Pad": pad, "Cast": cast, "CastLike": cast_like,
+    "Shape": shape, "Constant": constant,
     "ConstantOfShape": filled, "Range": counted, "Trilu": triangle, "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth, "Identity": same, "Dropout": same,
 }  # fmt: skip
