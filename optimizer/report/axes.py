@@ -64,7 +64,7 @@ def ticks(scale: Scale) -> list[float]:
     step = _step((scale.high - scale.low) / 6)
     first = math.ceil(scale.low / step - 1e-9)
     last = math.floor(scale.high / step + 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+    return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
 
 
 def _step(least: float) -> float:
@@ -77,7 +77,7 @@ def _log_ticks(scale: Scale) -> list[float]:
     decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
     for multiples in ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 4, 8), (1, 2, 5), (1,)):
         found = [m * 10.0**d for d in decades for m in multiples]
-        inside = [round(v, 10) for v in found if scale.low <= v <= scale.high]
+        inside = [float(f"{v:.10g}") for v in found if scale.low <= v <= scale.high]
         if len(inside) <= 7:
             return inside
     return [10.0**d for d in decades if scale.low <= 10.0**d <= scale.high]

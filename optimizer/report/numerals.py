@@ -44,6 +44,8 @@ def tick(value: float, unit: str) -> str:
     """A label on an axis: as short as the value allows."""
     if unit == "B":
         return console.size(round(value))
+    if abs(round(value, 4) - value) > 1e-3 * abs(value):
+        return f"{value:.3g}"  # four decimals would give several ticks the same label
     text = f"{value:,.4f}".rstrip("0").rstrip(".") or "0"
     return "0" if text == "-0" else text
 

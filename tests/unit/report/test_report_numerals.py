@@ -55,7 +55,10 @@ def test_typeset(text, set_):
 
 @pytest.mark.parametrize(
     ("value", "unit", "label"),
-    [(0.5, "pp", "0.5"), (-0.0, "", "0"), (1500.0, "ms", "1,500"), (500_000, "B", "500 kB"), (88.0, "%", "88")],
+    [
+        (0.5, "pp", "0.5"), (-0.0, "", "0"), (1500.0, "ms", "1,500"), (500_000, "B", "500 kB"), (88.0, "%", "88"),
+        (0.0005, "", "0.0005"), (5e-06, "", "5e-06"), (-0.00025, "", "-0.00025"),
+    ],  # fmt: skip
 )
 def test_tick(value, unit, label):
     assert numerals.tick(value, unit) == label
