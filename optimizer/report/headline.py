@@ -44,7 +44,9 @@ def verdict_detail(run: Run, named: bool = False) -> str:
     if run.verdicts:
         return _counted(run, named) + tail
     built = len(run.candidates) - skipped
-    done = "measured" if any(m.n > 1 for m in run.measurements) else "built, nothing was timed or evaluated"
+    done = "built, nothing was timed or evaluated"
+    if any(m.n > 1 for m in run.measurements):
+        built, done = built - waiting, "measured"
     return f"{numerals.count(built, 'candidate was', 'candidates were')} {done}, no gate was judged.{tail}"
 
 

@@ -153,6 +153,16 @@ def test_verdict_sentence(make, sentence):
     assert report.verdict_sentence(make()) == sentence
 
 
+def test_what_waits_is_not_counted_as_measured():
+    run = sample.not_gated()
+    first, *others = (c for c in run.candidates if c.skipped is None)
+    skipped = tuple(c for c in run.candidates if c.skipped is not None)
+    waiting = dataclasses.replace(run, candidates=(dataclasses.replace(first, pending="no GPU"), *others, *skipped))
+    said = report.verdict_sentence(waiting)
+    assert said.startswith("Not gated: 6 candidates were measured, no gate was judged.")
+    assert said.endswith("1 candidate waits to be measured elsewhere.")
+
+
 def test_render_writes_whole_files_and_appends_to_the_step_summary(tmp_path, monkeypatch):
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
