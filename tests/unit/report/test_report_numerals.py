@@ -64,7 +64,7 @@ def test_typeset(text, set_):
         (0.0005, "", "0.0005"),
         (5e-06, "", "5e-06"),
         (-0.00025, "", "-0.00025"),
-    ],  # fmt: skip
+    ],
 )
 def test_tick(value, unit, label):
     assert numerals.tick(value, unit) == label
