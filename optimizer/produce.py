@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,18 @@ class Looked:
     signature: Signature
     size: int  # bytes that the runtime needs
     check: Check | None  # against the step's source; None for a step without one, or that cannot be run here
+
+
+@contextlib.contextmanager
+def _named(step: Step) -> Iterator[None]:
+    """A mistake that a step finds is told with the candidate and step; loading is the same for all of them."""
+    try:
+        yield
+    except OptimizerError as error:
+        if step.source is None or error.message.startswith(step.label):
+            raise
+        said = error.message.removeprefix(f"{step.use}: ")
+        raise OptimizerError(f"{step.label}: {said}", error.hint) from error
 
 
 class Producer:
@@ -161,10 +174,11 @@ class Producer:
 
         start = time.perf_counter()
         context = self._context(step, source, notes, warn, check, advance)
-        if source and getattr(step.options, "processes", 1) > 1:
-            ranks.run(step, source, self._signature() or source.signature, context, out)
-        else:
-            step.plugin.run(source, step.options, context, out)
+        with _named(step):
+            if source and getattr(step.options, "processes", 1) > 1:
+                ranks.run(step, source, self._signature() or source.signature, context, out)
+            else:
+                step.plugin.run(source, step.options, context, out)
         result = look(out)
         if result.check and result.check.outcome == "fail":
             raise OptimizerError(

@@ -146,6 +146,7 @@ def _made(model: TorchModel, seed: int) -> Feeds:
 def _dynamo(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options) -> onnx_ir.Model:
     import torch
 
+    _look_up_anew()
     program: Any = torch.onnx.export(
         model.exportable(),
         args,
@@ -154,8 +155,21 @@ def _dynamo(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options)
         dynamic_shapes=(_dynamic_shapes(model),) if model.signature.symbols() else None,
         verbose=False,
     )
+    _look_up_anew()
     found: onnx_ir.Model = program.model
     return found
+
+
+def _look_up_anew() -> None:
+    """While it exports, torch.onnx replaces how LSTM and GRU are taken apart, by a loop that fits every length.
+
+    What such an operator has looked up before stays in its cache (torch 2.13, export/_patches.py): a second export in
+    the same process would unroll the loop at the length of its sample.
+    """
+    import torch
+
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        getattr(operator, "_dispatch_cache", {}).clear()
 
 
 def _dynamic_shapes(model: TorchModel) -> tuple[dict[int, Any], ...]:

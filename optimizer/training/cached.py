@@ -15,7 +15,7 @@ import numpy as np
 from optimizer.disk import disk_errors
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Batch, Dataset
-from optimizer.training.values import Examples
+from optimizer.training.values import Examples, numbers
 
 BOUND = 4 << 30  # bytes of decoded examples; more is decoded again in every epoch
 
@@ -106,16 +106,11 @@ class _Seen:
     def add(self, batch: Batch) -> None:
         self.indices.append(int(batch.indices[0]))
         self.views = batch.views
-        if batch.labels is None or self.labels is None:
+        found = numbers(batch.labels)
+        if found is None or self.labels is None or (self.labels and found[0].shape != self.labels[0].shape):
             self.labels = None
         else:
-            self.labels.append(np.asarray(batch.labels[0]))
-            if self.labels[-1].shape != self.labels[0].shape:
-                raise OptimizerError(
-                    f"example {self.indices[-1]}: its label has shape {list(self.labels[-1].shape)}, the first has "
-                    f"{list(self.labels[0].shape)}",
-                    "training takes labels of one shape",
-                )
+            self.labels.append(found[0])
 
 
 def cached(
@@ -123,14 +118,14 @@ def cached(
 ) -> Examples:
     """The examples of `dataset` decoded into files below `folder`; decoded as drawn where they exceed `bound` bytes.
 
-    Raises OptimizerError for labels that are no numbers, and where the data is too large and cannot be drawn from.
+    Labels that are no numbers of one shape are left out. Raises OptimizerError where the data is too large and cannot
+    be drawn from.
     """
     columns: dict[str, Column] = {}
     seen, total = _Seen(), len(dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with disk_errors(folder):
         for number, batch in enumerate(dataset.batches(1), start=1):
-            _refuse_text(dataset, batch)
             for name, array in batch.feeds.items():
                 columns.setdefault(name, Column(folder)).append(array)
             seen.add(batch)
@@ -150,11 +145,3 @@ def _drawn(dataset: Dataset) -> Examples:
         )
     drawn: Examples = dataset  # type: ignore[assignment]  # `at` is there
     return drawn
-
-
-def _refuse_text(dataset: Dataset, batch: Batch) -> None:
-    if batch.labels is not None and np.asarray(batch.labels).dtype.kind not in "biuf":
-        raise OptimizerError(
-            f"data '{dataset.name}': training compares with labels that are numbers, these are text or JSON",
-            "name a column of numbers as label, list the class names in 'labels', or leave 'label' out",
-        )

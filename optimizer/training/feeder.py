@@ -14,7 +14,7 @@ from optimizer.errors import OptimizerError
 from optimizer.protocols import Batch
 from optimizer.training.augment import augment
 from optimizer.training.settings import Settings
-from optimizer.training.values import Examples, TensorBatch
+from optimizer.training.values import Examples, TensorBatch, numbers
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,8 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device, non_blocking=True)
 
-    labels = None if batch.labels is None else tensor(np.asarray(batch.labels))
+    known = numbers(batch.labels)
+    labels = None if known is None else tensor(known)
     return TensorBatch({n: tensor(a) for n, a in batch.feeds.items()}, labels, batch.indices, batch.views)
 
 

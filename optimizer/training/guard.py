@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FIRST = 20  # steps whose mean is where the loss began
 LIMIT = 1000.0  # times that: no schedule recovers from it
 SMOOTH = 0.95
+USUAL = 3e-4  # a learning rate to go back to from one above 1, of which a tenth is no better
 
 
 class Guard:
@@ -47,7 +48,7 @@ class Guard:
         if not math.isfinite(value):
             what = "NaN" if math.isnan(value) else "infinite"
             raise OptimizerError(
-                f"training: the loss became {what} at step {step + 1}, at a learning rate of {lr:.3g}"
+                f"the loss became {what} at step {step + 1}, at a learning rate of {lr:.3g}"
                 + (f" (it was {self._smooth:.4g} before)" if self._smooth is not None else ""),
                 self._advice(lr) if self._smooth is not None else "check data, labels and loss: it began like that",
             )
@@ -63,4 +64,5 @@ class Guard:
 
     def _advice(self, lr: float) -> str:
         clip = "" if self._settings.clip else ", or bound the gradient with clip: 1"
-        return f"lower the learning rate (lr: {lr / 10:.1g}){clip}; nothing was written"
+        lower = lr / 10 if lr <= 1 else USUAL
+        return f"lower the learning rate (lr: {lower:.1g}){clip}; nothing was written"

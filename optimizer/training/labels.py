@@ -10,7 +10,7 @@ import numpy as np
 from optimizer.errors import OptimizerError, unknown
 from optimizer.training.settings import Labels
 from optimizer.training.student import Outputs
-from optimizer.training.values import Examples, TensorBatch
+from optimizer.training.values import Examples, TensorBatch, numbers
 from optimizer.values import Signature
 
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ def labelled(
     name = output or known[0]
     shape = next(spec.shape for spec in signature.outputs if spec.name == name)
     seen = examples.at(np.arange(min(len(examples), LOOKED)))
-    if seen.labels is None:
+    labels = numbers(seen.labels)
+    if labels is None:
         raise OptimizerError(
-            f"{where} compares with labels, the data '{examples.name}' has none",
+            f"{where} compares with labels, the data '{examples.name}' has none that are numbers of one shape",
             "name the label's column in the data (label: COLUMN); distill learns from a teacher without labels",
         )
-    labels = np.asarray(seen.labels)
     chosen = kind if kind != "auto" else _fitting(labels, shape, seen.views)
     _refuse_misfit(chosen, labels, shape, name, seen.views, where)
     low, high = float(labels.min()), float(labels.max())

@@ -84,6 +84,11 @@ def _score(model: TorchModel, objective: Objective, name: str, plugin: Any, opti
     def score(module: nn.Module, batches: Iterator[TensorBatch]) -> Mapping[str, float]:  # noqa: ARG001
         rows, losses, counts = [], [], []
         for batch in batches:
+            if batch.labels is None:
+                raise OptimizerError(
+                    f"the metric '{name}' chooses the best state by labels, the data has none that are numbers",
+                    "name the label's column (label: COLUMN), or leave metric out: then the loss chooses",
+                )
             found = outputs(model, batch)
             losses.append(float(objective(found, batch)[0]))
             counts.append(len(batch.indices))

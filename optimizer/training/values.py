@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from optimizer.protocols import Batch
 from optimizer.values import Better
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import nn
 
@@ -87,3 +88,12 @@ class History:
     def document(self) -> dict[str, Any]:
         """As JSON, for the record of a step."""
         return asdict(self)
+
+
+def numbers(labels: np.ndarray | None) -> np.ndarray | None:
+    """The labels as one array, or None for what no loss compares with: text, JSON, and labels of several shapes."""
+    try:
+        found = None if labels is None else np.asarray(labels)
+    except ValueError:  # labels of several shapes
+        return None
+    return found if found is not None and found.dtype.kind in "biuf" else None

@@ -167,6 +167,18 @@ def test_values_are_learnt_by_their_squared_error(folder: Path, store: Store) ->
     assert notes(found, "distill")["learns"] == ["'out' by mse"]
 
 
+def test_labels_that_nobody_compares_with_may_be_json(folder: Path, store: Store) -> None:
+    train = blobs(240, 1)
+    np.savez(folder / "train.npz", x=train.feeds["x"], y=np.array(['{"boxes": [[1, 2, 3, 4]], "labels": [1]}'] * 240))
+    document = recipe(folder, {"s": [{"distill": {**QUICK, "steps": 1}}]})
+    document["data"]["train"]["label_as"] = "json"
+    found = execute(plan(parse(document, "test", folder)), store, Console(level=0), measure=False)
+    assert notes(found, "distill")["learns"] == ["'out' by mse"]
+    document["variants"]["s"] = ["finetune"]
+    with pytest.raises(OptimizerError, match="s@pytorch: finetune: .* has none that are numbers"):
+        execute(plan(parse(document, "test", folder)), store, Console(level=0), measure=False)
+
+
 def test_labels_may_be_mixed_in(folder: Path, store: Store) -> None:
     found = built(folder, store, {"s": [{"distill": {**QUICK, "hard": 0.5}}]})
     told = notes(found, "distill")
@@ -206,6 +218,7 @@ def test_attention_of_pictures_and_of_sequences(folder: Path, store: Store, entr
         ({"attention": {"first": "last"}}, {}, "cannot be compared as attention"),
         ({"output": "embedding"}, {}, "unknown output 'embedding'"),
         ({"hard": 0.5}, {"label": None}, "the data 'train' has none"),
+        ({"metric": "top1"}, {"label": None}, "'top1' chooses the best state by labels"),
     ],
 )
 def test_distill_refuses(
@@ -225,7 +238,7 @@ def test_distill_refuses(
         ({"output": "outt"}, {}, "did you mean 'out'"),
         ({"metric": "agreement"}, {}, "compares with a baseline"),
         ({"augment": {"flip": True}}, {}, "no input holds any"),
-        ({"lr": 1e9, "optimizer": "sgd", "validation": 0}, {}, "training: the loss became|training diverges"),
+        ({"lr": 1e9, "optimizer": "sgd", "validation": 0}, {}, "the loss became|training diverges"),
     ],
 )
 def test_finetune_refuses(
