@@ -83,11 +83,22 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
         if not c.skipped and c.target in RUNNERS and (not run.selection or c.name in confirmed)
         if allow_failed or not (c.name in bad or (c.variant == plain and c.target in spoilt))
     ]
+    beside = {_baseline(run, c) for c in able if c.name in waiting}
+    beside -= {c.name for c in run.candidates if c.skipped or c.target not in RUNNERS}
     if which == "all":
-        return able
-    targets = list(dict.fromkeys(c.target for c in able if c.name not in waiting))
-    best = [_fastest([c for c in able if c.target == t], run.measurements) for t in targets]
-    return best + [c for c in able if c.name in waiting]  # which of these is best is known once they are measured
+        return [c for c in run.candidates if c in able or c.name in beside]
+    timed = [c for c in able if c.name not in waiting]
+    targets = list(dict.fromkeys(c.target for c in timed))
+    best = [_fastest([c for c in timed if c.target == t], run.measurements) for t in targets]
+    late = [c for c in run.candidates if (c in able and c.name in waiting) or c.name in beside]
+    return best + [c for c in late if c not in best]  # which of these is best is known once they are measured
+
+
+def _baseline(run: Run, candidate: Candidate) -> str | None:
+    """The name of what a candidate is compared with, if anything."""
+    if run.baseline is None or "@" in run.baseline:
+        return run.baseline
+    return f"{run.baseline}@{candidate.target}"
 
 
 def crowded(candidates: Sequence[Candidate], baseline: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -133,6 +134,16 @@ class Candidate:
     @property
     def name(self) -> str:
         return f"{self.variant}@{self.target}"
+
+
+def waiting(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Who waits for another machine -> why: the target where all of it waits for one reason, else each candidate."""
+    found: dict[str, str] = {}
+    for c in candidates:
+        reasons = {other.pending for other in candidates if other.target == c.target and not other.skipped}
+        if c.pending is not None:
+            found[c.target if len(reasons) == 1 else c.name] = c.pending
+    return found
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.relocation import origin, relocated
 from optimizer.store import Store
-from optimizer.values import Run
+from optimizer.values import Run, waiting
 
 Reference = Annotated[
     str, typer.Argument(help="shipped recipe (vision/x), recipe file (.yaml), or model (file.py:Net, x.onnx, x.pt2)")
@@ -145,8 +145,8 @@ def _summary(
     for candidate in run.candidates:
         if candidate.skipped:
             screen.print(f"skipped  {candidate.name}: {candidate.skipped}")
-    for target, reason in {c.target: c.pending for c in run.candidates if c.pending}.items():
-        screen.print(f"pending  {target}: {reason}")
+    for who, reason in waiting(run.candidates).items():
+        screen.print(f"pending  {who}: {reason}")
     for line in report.loads(run):
         screen.print(line)
     trials.verdicts(screen, run)

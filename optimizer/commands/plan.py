@@ -16,6 +16,7 @@ from optimizer.plan import Plan
 from optimizer.plan import plan as make_plan
 from optimizer.steps import Step
 from optimizer.store import Store
+from optimizer.values import waiting
 
 
 def plan(
@@ -70,8 +71,8 @@ def _show(screen: Console, planned: Plan, store: Store) -> None:
     ]
     screen.print(table(rows, ["candidate", "made by", "accuracy", "compared with"]))
     screen.print()
-    for target, why_not in {c.target: c.pending for c in planned.candidates if c.pending}.items():
-        screen.print(f"pending  {target}: {why_not}. It is built here, and measured by optc measure where it runs")
+    for who, why_not in waiting(planned.candidates).items():
+        screen.print(f"pending  {who}: {why_not}. It is built here, and measured by optc measure where it runs")
     hits = sum(text == "in the store" for text in why.values())
     screen.print(f"{len(why)} steps: {hits} in the store, {len(why) - hits} to build; gates: {len(planned.gates)}")
     told = {found.gate: found for found in resolution.foretell(planned, store)}

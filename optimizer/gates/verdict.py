@@ -80,7 +80,7 @@ def _verdict(gate: Gate, candidate: Candidate, found: Measurement | None, eviden
         reason = f"{candidate.name} was not built: {candidate.skipped}"
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     if found is None and candidate.pending is not None:
-        reason = f"Pending: {candidate.pending}. Measure its bundle where it runs: optc measure BUNDLE."
+        reason = f"Pending: {candidate.pending}. Measure it where it runs: optc measure BUNDLE, or optc build there."
         return Verdict(gate.text, candidate.name, "inconclusive", reason)
     if found is None:
         return Verdict(gate.text, candidate.name, "inconclusive", _missing(gate, candidate.name))

@@ -19,7 +19,7 @@ from optimizer.report.searched import searched
 from optimizer.report.slices import sliced
 from optimizer.report.trained import trained
 from optimizer.report.worst import worst_slice
-from optimizer.values import Run, Verdict
+from optimizer.values import Run, Verdict, waiting
 
 ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
 STYLES = ("report.css", "charts.css", "narrow.css")
@@ -47,7 +47,7 @@ def html(run: Run) -> str:
             verdicts=_judged(run),
             results=results(found),
             skipped=[c for c in run.candidates if c.skipped is not None],
-            waiting={c.target: c.pending for c in run.candidates if c.pending is not None},
+            waiting=waiting(run.candidates),
             accuracy=figures.accuracy(found),
             sliced=sliced(found),
             worst=worst_slice(run),

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from optimizer.choice import chosen
-from optimizer.values import Candidate, Machine, Measurement, Run, Verdict
+from optimizer.values import Candidate, Machine, Measurement, Run, Verdict, waiting
 
 CELLS = [(v, t) for v in ("fp32", "int8") for t in ("pytorch", "onnxruntime", "openvino")]
 
@@ -36,6 +36,24 @@ def test_best_is_the_fastest_per_target_that_may_be_shipped(run: Run) -> None:
     assert names(chosen(run, "best", False)) == ["int8@onnxruntime", "fp32@openvino"]
     assert len(chosen(run, "all", False)) == 4
     assert chosen(run, "none", False) == []
+
+
+def test_what_waits_goes_with_its_baseline_wherever_that_was_measured(run: Run) -> None:
+    gpu = Candidate("gpu", "onnxruntime", (), {}, size=1, pending="no GPU")
+    assert waiting([*run.candidates, gpu]) == {"gpu@onnxruntime": "no GPU"}
+    mixed = dataclasses.replace(run, candidates=(*run.candidates, gpu))
+    assert names(chosen(mixed, "best", False)) == [
+        "int8@onnxruntime", "fp32@openvino", "fp32@onnxruntime", "gpu@onnxruntime"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["best", "all"])
+def test_what_waits_beside_one_that_failed_keeps_its_baseline(run: Run, which: str) -> None:
+    engines = tuple(Candidate(v, "tensorrt-rtx", (), {}, pending="no GPU") for v in ("fp32", "half", "int8"))
+    assert waiting(engines) == {"tensorrt-rtx": "no GPU"}
+    failed = Verdict("size ratio <= 2", "int8@tensorrt-rtx", "fail", "r")
+    found = chosen(dataclasses.replace(run, candidates=engines, verdicts=(failed,)), which, False)
+    assert names(found) == ["fp32@tensorrt-rtx", "half@tensorrt-rtx"]
 
 
 @pytest.mark.parametrize("outcome", ["fail", "inconclusive"])

@@ -102,7 +102,7 @@ def test_a_build_marks_what_waits_and_prints_no_number_for_it(
     assert {m.metric for m in run.measurements} == {"size"}
     assert {c.pending for c in run.candidates} == {WHY}
     assert [v.reason for v in run.verdicts] == [
-        f"Pending: {WHY}. Measure its bundle where it runs: optc measure BUNDLE."
+        f"Pending: {WHY}. Measure it where it runs: optc measure BUNDLE, or optc build there."
     ] * 2
     assert build(recipe, "--inconclusive", "pass") == 0
     page = (recipe.parent / "out/report.html").read_text()

@@ -175,7 +175,7 @@ def test_labels_that_nobody_compares_with_may_be_json(folder: Path, store: Store
     found = execute(plan(parse(document, "test", folder)), store, Console(level=0), measure=False)
     assert notes(found, "distill")["learns"] == ["'out' by mse"]
     document["variants"]["s"] = ["finetune"]
-    with pytest.raises(OptimizerError, match="s@pytorch: finetune: .* has none that are numbers"):
+    with pytest.raises(OptimizerError, match=r"s@pytorch: finetune: .* has none that are numbers"):
         execute(plan(parse(document, "test", folder)), store, Console(level=0), measure=False)
 
 
