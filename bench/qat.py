@@ -3,8 +3,8 @@
     python bench/publish.py vision/qat-int8
     python bench/qat.py [--dry-run]
 
-The figure is 1 - drop of `qat` / drop of `ptq`, both against the float model and paired, on the runtime on which calibration
-alone loses more; its ends are those of the drop that is left.
+The figure is 1 - drop of `qat` / drop of `ptq`, both against the float model and paired, on the runtime on which
+calibration alone loses more; its ends are those of the drop that is left.
 """
 
 from __future__ import annotations

@@ -81,12 +81,17 @@ def outcome_of(run: Run, candidate: Candidate) -> str | None:
 
 
 def facts(index: Index) -> list[Fact]:
-    """The largest speed-up and the smallest size among the candidates that may be shipped."""
+    """The largest speed-up, where there is any, and the smallest size among the candidates that pass their gates.
+
+    In a run without gates among all of them. What waits to be measured elsewhere is none of them.
+    """
     run = index.run
-    able = [c for c in index.built() if not index.is_baseline(c) and outcome_of(run, c) in (None, "pass")]
+    outcome = "pass" if run.verdicts else None
+    able = [c for c in index.built() if not index.is_baseline(c) and not c.pending and outcome_of(run, c) == outcome]
     which = "that passes" if run.verdicts else "of all"
     found = []
     speeds = [(m, c) for c in able for s in index.settings if (m := index.get(c.name, "latency.p50", "speedup", s))]
+    speeds = [(m, c) for m, c in speeds if m.value > 1]
     if speeds:
         m, c = max(speeds, key=lambda pair: pair[0].value)
         found.append(Fact(f"Largest speed-up {which}", numerals.quantity(m), _against(index, m), c))

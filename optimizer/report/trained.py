@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from optimizer import schema
@@ -66,7 +66,24 @@ class Trained:
 
 def trained(run: Run) -> list[Trained]:
     """Every step whose record holds curves; a record from elsewhere may hold anything."""
-    return [_trained(run, record, history) for record in run.steps if (history := history_of(record))]
+    found = [(record, history) for record in run.steps if (history := history_of(record))]
+    titles = _titles(run, [record for record, _ in found])
+    return [_trained(record, history, title) for (record, history), title in zip(found, titles, strict=True)]
+
+
+def _titles(run: Run, records: Sequence[StepRecord]) -> list[str]:
+    """A title for each step: its variants; candidates where targets have steps of their own; numbers for repeats."""
+
+    def title(record: StepRecord, users: Iterable[str]) -> str:
+        return f"{record.use} for {', '.join(dict.fromkeys(users))}" if users else record.use
+
+    short = [title(r, [c.variant for c in run.candidates if r.key in c.steps]) for r in records]
+    long = [title(r, [c.name for c in run.candidates if r.key in c.steps]) for r in records]
+    found = [s if short.count(s) == 1 or long.count(n) > 1 else n for s, n in zip(short, long, strict=True)]
+    return [
+        f"{text}, {found[:place].count(text) + 1} of {found.count(text)}" if found.count(text) > 1 else text
+        for place, text in enumerate(found)
+    ]
 
 
 def history_of(record: StepRecord) -> History | None:
@@ -81,13 +98,11 @@ def history_of(record: StepRecord) -> History | None:
     return found if even and found.total > 0 else None
 
 
-def _trained(run: Run, record: StepRecord, history: History) -> Trained:
-    users = list(dict.fromkeys(c.variant for c in run.candidates if record.key in c.steps))
+def _trained(record: StepRecord, history: History, title: str) -> Trained:
     learns = record.notes.get("learns")
     told = learns if isinstance(learns, list) else [record.notes["loss"]] if "loss" in record.notes else []
     scores = [name for name in history.scores if name != "loss" and name not in history.parts]
     plots = [_plot(history, "Loss", ["loss"])] + [_plot(history, name, [name]) for name in scores]
-    title = f"{record.use} for {', '.join(users)}" if users else record.use
     return Trained(
         f"step-{record.key[:16]}", title, sentence(history), tuple(map(str, told)), tuple(p for p in plots if p)
     )

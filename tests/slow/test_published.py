@@ -30,7 +30,7 @@ EXITS = {
     "text/minilm-int8-fast": 0,
     "vision/cifar-resnet20-int8-fast": 4,  # OpenVINO: a drop of 0.16 pp [0.01, 0.32] cannot be told from 0.3
     "vision/cifar-resnet56-int8-fast": 0,
-    "vision/prune-distill-int8": 4,  # OpenVINO: a drop of 1.3 points [0.7, 1.8] cannot be told from 1.0
+    "vision/prune-distill-int8": 4,  # OpenVINO: a drop of 0.8 points [0.3, 1.3] cannot be told from 1.0
     "vision/qat-int8": 0,
     "text/distill-depth-int8": 0,
 }
@@ -78,7 +78,8 @@ def test_recipe_ends_as_it_says_and_agrees_with_the_published_run(
 @pytest.mark.usefixtures("real_data")
 def test_a_short_search_ends_with_a_choice_that_fails_no_gate(name: str, store: Path, tmp_path: Path) -> None:
     run = _build(name, store, tmp_path / "out", (0, 4), "--budget", "4m")
-    assert [t.outcome for t in run.trials].count("chosen") == 1
+    chosen = [t.target for t in run.trials if t.outcome == "chosen"]
+    assert chosen and len(chosen) == len({*chosen}), "one for each target, where one meets the gates"
     assert all(t.objective for t in run.trials if t.outcome in ("chosen", "kept"))
 
 
@@ -103,7 +104,7 @@ def _train_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_shipped_recipe_is_covered() -> None:
-    assert {*EXITS, *SEARCHES} == set(recipe.shipped())
+    assert {*EXITS, *SEARCHES, *GPU} == set(recipe.shipped())
 
 
 @pytest.mark.parametrize("name", GPU)

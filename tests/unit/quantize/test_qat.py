@@ -29,10 +29,7 @@ from optimizer.scheme import QuantScheme
 from optimizer.targets import openvino as openvino_target
 from optimizer.values import Artifact
 
-TENSORRT = dataclasses.replace(
-    lab.ORT, target="tensorrt", activation="int8", activation_symmetric=True, quantize_bias=False, qdq_on_weights=True
-)  # fmt: skip
-SCHEMES = {"onnxruntime": lab.ORT, "openvino": openvino_target.QDQ, "tensorrt": TENSORRT}
+SCHEMES = {"onnxruntime": lab.ORT, "openvino": openvino_target.QDQ, "tensorrt": lab.TENSORRT}
 MODELS: dict[str, tuple[Callable[[], Any], Callable[[], lab.Data]]] = {
     "conv": (lab.convnet, lambda: lab.images(64)),
     "depthwise": (lab.chain, lambda: lab.images(64)),
@@ -230,12 +227,12 @@ def test_zero_points_move_only_where_zero_is_inside_the_range(tmp_path: Path) ->
     made = fake.build(prepared(lab.artifact(lab.chain(), tmp_path / "float"), lab.images()))
     moves = {p.tensor: p.moves for p in made.pairs.values() if p.constant is None}
     assert moves["image"] and moves["rb"] and not moves["ra"] and not moves["rd"]
-    symmetric = fake.build(prepared(lab.artifact(lab.chain(), tmp_path / "again"), lab.images(), TENSORRT))
+    symmetric = fake.build(prepared(lab.artifact(lab.chain(), tmp_path / "again"), lab.images(), lab.TENSORRT))
     assert not any(p.moves for p in symmetric.pairs.values())
 
 
 def test_a_tensorrt_file_has_the_form_that_tensorrt_takes(tmp_path: Path) -> None:
-    found, _ = step(lab.artifact(lab.convnet(), tmp_path / "float"), tmp_path, TENSORRT, lab.images(64))
+    found, _ = step(lab.artifact(lab.convnet(), tmp_path / "float"), tmp_path, lab.TENSORRT, lab.images(64))
     graph, tensors = onnx_format.load(found.path).graph, initializers(found)
     zeros = [tensors[n.input[2]] for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert zeros and all(zero.dtype == np.int8 and not zero.any() for zero in zeros)

@@ -12,6 +12,8 @@ import pytest
 import sample
 
 from optimizer import console, report, schema
+from optimizer.report.headline import facts
+from optimizer.report.index import index
 from optimizer.report.junit import junit
 from optimizer.report.markdown import markdown
 from optimizer.values import Verdict
@@ -182,3 +184,17 @@ def test_render_writes_whole_files_and_appends_to_the_step_summary(tmp_path, mon
 def test_render_is_a_pure_function(tmp_path):
     first, second = (report.render(sample.rich(), tmp_path / name) for name in ("a", "b"))
     assert all(first[kind].read_bytes() == second[kind].read_bytes() for kind in first)
+
+
+def test_what_passes_is_what_was_judged_and_is_faster_only_above_one() -> None:
+    run = sample.rich()
+    best = {fact.label: fact.candidate.name for fact in facts(index(run))}
+    assert best == {"Largest speed-up that passes": "int8@onnxruntime", "Smallest that passes": "int8@onnxruntime"}
+    unjudged = dataclasses.replace(run, verdicts=tuple(v for v in run.verdicts if v.subject != "int8@onnxruntime"))
+    assert "int8@onnxruntime" not in {fact.candidate.name for fact in facts(index(unjudged))}
+    waiting = dataclasses.replace(
+        run, candidates=tuple(dataclasses.replace(c, pending="no GPU") for c in run.candidates)
+    )
+    assert facts(index(waiting)) == []
+    slower = tuple(dataclasses.replace(m, value=0.9) if m.relation == "speedup" else m for m in run.measurements)
+    assert [f.label for f in facts(index(dataclasses.replace(run, measurements=slower)))] == ["Smallest that passes"]

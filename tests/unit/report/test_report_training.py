@@ -72,3 +72,19 @@ def test_a_note_that_holds_no_curves_is_no_training(note: object) -> None:
 def test_a_run_without_training_has_no_such_section() -> None:
     page = Page(html(sample.all_pass()))
     assert ("section", "id", "training") not in page.attributes
+
+
+def test_trainings_of_one_variant_are_told_apart() -> None:
+    found = run()
+    record = next(s for s in found.steps if s.use == "distill")
+    first, second = (replace(c, variant="v") for c in found.candidates[:2])
+
+    def titles(*keys: tuple[str, ...]) -> list[str]:
+        steps = tuple(replace(record, key=key) for key in sorted({key for own in keys for key in own}))
+        candidates = tuple(replace(c, steps=own) for c, own in zip((first, second), keys, strict=True))
+        return [t.title for t in trained(replace(found, steps=steps, candidates=candidates))]
+
+    assert titles(("a",), ("a",)) == ["distill for v"]
+    assert titles(("a",), ("b",)) == [f"distill for {first.name}", f"distill for {second.name}"]
+    assert titles(("a", "b"), ("a", "b")) == ["distill for v, 1 of 2", "distill for v, 2 of 2"]
+    assert trained(replace(found, steps=(record,), candidates=()))[0].title == "distill"
