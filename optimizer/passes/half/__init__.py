@@ -13,7 +13,7 @@ from optimizer.protocols import Context
 from optimizer.scheme import QuantScheme
 from optimizer.values import Artifact
 
-VERSION = 3
+VERSION = 4
 CONSUMES = ("onnx", "openvino")
 PRODUCES = None
 TOOLS = ("onnx", "onnxconverter-common", "onnxruntime")

@@ -32,12 +32,17 @@ class Assignment:
 
 
 def assign(model: onnx.ModelProto, floats: frozenset[str], wide: Iterable[str], half: Half = FLOAT16) -> Assignment:
-    """All nodes narrow that can be, but those named in `wide`. An operator's schema says where it takes 16 bits."""
+    """All nodes narrow that can be, but those named in `wide`. An operator's schema says where it takes 16 bits.
+
+    Operators that the schema allows and runtimes refuse (`Half.refused`) stay wide, as those do that it forbids.
+    """
     wide = set(wide)
     versions = {opset.domain: opset.version for opset in model.opset_import}
     reads: dict[int, frozenset[int]] = {}
     gives: dict[int, frozenset[int]] = {}
     for index, node in enumerate(model.graph.node):
+        if node.op_type in half.refused:
+            continue
         schema = _schema(node, versions)
         inputs = _places(node.input, schema.inputs if schema else None, floats, half)
         outputs = _places(node.output, schema.outputs if schema else None, floats, half)

@@ -6,7 +6,7 @@ Products (Conv, MatMul, Gemm) are not among them: kernels for float16 add them u
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ class Quantity:
     worst: Callable[[float], float] = float
 
 
-def quantities(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[Quantity]]:
-    """Nodes to be added to the graph, and what is to be seen then."""
+def quantities(model: onnx.ModelProto, floats: Collection[str]) -> tuple[list[onnx.NodeProto], list[Quantity]]:
+    """Nodes to be added to the graph, and what is to be seen then; sums of integers stay what they are."""
     version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*model.graph.value_info, *model.graph.input)}
@@ -43,6 +43,8 @@ def quantities(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[Quant
     found: list[Quantity] = []
     for index, node in enumerate(model.graph.node):
         name = f"optc_inner{index}"
+        if not node.input or node.input[0] not in floats:
+            continue
         if node.op_type in SQUARES | SUMS:
             kind = "ReduceSumSquare" if node.op_type in SQUARES else "ReduceL1"
             added += _reduction(kind, node.input[0], name, _axes(node, constants, ranks.get(node.input[0])), version)

@@ -16,6 +16,7 @@ class Half:
     code: int  # of onnx.TensorProto
     largest: float
     smallest: float  # beside zero
+    refused: frozenset[str] = frozenset()  # operators whose schema takes it and no runtime of ours does
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -36,7 +37,9 @@ LARGEST = 65504.0
 NORMAL = 2.0**-14  # the smallest number with all bits of mantissa
 SMALLEST = 2.0**-24
 FLOAT16 = Half("float16", 10, LARGEST, SMALLEST)
-BFLOAT16 = Half("bfloat16", 16, 2.0**127 * (2 - 2.0**-7), 2.0**-133)
+# The parser of TensorRT-RTX 1.7 refuses these; some fifty common operators were tried one by one.
+REFUSED = frozenset(("HardSwish", "Mish", "LpNormalization", "Shrink", "Celu"))
+BFLOAT16 = Half("bfloat16", 16, 2.0**127 * (2 - 2.0**-7), 2.0**-133, REFUSED)
 HALVES = {"fp16": FLOAT16, "bf16": BFLOAT16}
 # Relative error (root of the sums of squares) that a weight may take: 20 times that of numbers in float16's range.
 LOST = 0.01

@@ -73,7 +73,7 @@ def observe(
     model: onnx.ModelProto, floats: Iterable[str], masked: Collection[str], look: Look, progress: Callable[[int], None]
 ) -> Profile:
     """Run the float model over the samples; `floats`: its float32 values, of which `masked` may hold masks."""
-    probe = _Probe()
+    floats, probe = frozenset(floats), _Probe()
     places: dict[str, tuple[int, int, int, int | None]] = {}
     for name in _activations(model, floats):
         rest = None
@@ -83,7 +83,7 @@ def observe(
         # A sum of magnitudes, since minimum and maximum pass over NaN.
         total = probe.end("ReduceL1", name)
         places[name] = probe.end("ReduceMin", name), probe.end("ReduceMax", name), total, rest
-    nodes, quantities = inner.quantities(model)
+    nodes, quantities = inner.quantities(model, floats)
     probe.nodes += nodes
     hidden = [(quantity, probe.end("ReduceMax", quantity.output)) for quantity in quantities]
     lows, highs = np.full(len(probe.names), np.inf), np.full(len(probe.names), -np.inf)

@@ -31,6 +31,7 @@ from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_bfloat16
 from optimizer.passes import half
 from optimizer.passes.half import numbers
+from optimizer.targets import tensorrt_rtx
 
 BF16 = ml_dtypes.bfloat16
 
@@ -185,3 +186,21 @@ def test_what_a_few_nodes_do_not_mend_is_told_and_lets_them_go(bench: Bench) -> 
     assert bench.notes["guard"]["float32"] == {}
     (told,) = [text for text in bench.warnings if "too coarse" in text]
     assert told.startswith("bfloat16 is too coarse for 'c' (") and "does not mend it" in told
+
+
+def test_operators_that_the_parser_refuses_in_bfloat16_stay_in_float32(bench: Bench) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("HardSwish", ["a"], ["b"], name="swish"),
+        helper.make_node("MatMul", ["b", "w"], ["y"], name="second"),
+    ]
+    built = model(nodes, {"x": ["n", 4]}, {"y": ["n", 4]}, weights(w=np.eye(4, dtype="float32")))
+    feeds = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype("float32")}
+    found = bench.run(half, artifact(built, bench.root / "m"), TENSORRT, Data(feeds), dtype="bf16")
+    graph = onnx_format.load(found.path).graph
+    made = {out: node.op_type for node in graph.node for out in node.output}
+    swish = next(node for node in graph.node if node.op_type == "HardSwish")
+    assert made[swish.input[0]] == "Cast", "it is cast to float32 and back around it"
+    assert {t.data_type for t in graph.initializer} == {TensorProto.BFLOAT16}
+    if tensorrt_rtx.probe() is None:
+        assert not tensorrt_rtx.preflight(found.path / onnx_format.FILE).refused

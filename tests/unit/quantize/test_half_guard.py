@@ -289,6 +289,23 @@ def test_outputs_that_nobody_asked_for_are_no_obstacle(bench: Bench) -> None:
     assert error(outputs(source, feeds), outputs(found, feeds)) < 2e-3
 
 
+def test_sums_of_integers_stay_what_they_are(bench: Bench) -> None:
+    """A detector counts what it has found: no sum that float16 could lose."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="product"),
+        helper.make_node("Greater", ["y", "least"], ["more"], name="more"),
+        helper.make_node("Cast", ["more"], ["ones"], name="ones", to=onnx.TensorProto.INT64),
+        helper.make_node("ReduceSum", ["ones", "axes"], ["count"], name="count", keepdims=0),
+    ]
+    random = np.random.default_rng(0)
+    tensors = weights(w=random.standard_normal((6, 6)).astype("float32"), least=np.float32(0), axes=np.array([1]))
+    kinds = {"count": onnx.TensorProto.INT64}
+    source = artifact(model(nodes, {"x": ["n", 6]}, {"y": ["n", 6], "count": ["n"]}, tensors, kinds), bench.root / "m")
+    feeds = {"x": random.standard_normal((8, 6)).astype("float32")}
+    found = bench.run(half, source, ORT, Data(feeds))
+    assert outputs(found, feeds)["count"].dtype == np.int64
+
+
 def test_openvino_clamps_nothing_and_computes_where_values_fit(bench: Bench) -> None:
     source = lowered(artifact(overflowing(), bench.root / "m"), bench.root / "ir")
     data = vectors(16)
