@@ -112,8 +112,10 @@ def _traced(model: TorchModel, feeds: Feeds) -> tuple[Any, set[str]]:
         graph = torch_pruning.DependencyGraph()
         graph.build_dependency(model.module, tensors, forward_fn=forward, verbose=False)
     except FAULTS as error:
+        recurrent = [name for name, m in model.module.named_modules() if isinstance(m, torch.nn.RNNBase)]
+        through = f" through {', '.join(recurrent)} (recurrent layers)" if recurrent else ""
         raise OptimizerError(
-            f"{model.record.origin}: its channels cannot be traced: {_line(error)}",
+            f"{model.record.origin}: its channels cannot be traced{through}: {_line(error)}",
             "prune.depth and prune.weights need no trace",
         ) from None
     finally:

@@ -41,7 +41,9 @@ class Options(Strict):
         None, description="latency that is left on the target, e.g. 0.5x, found by measuring attempts"
     )
     through: list[UseField] = Field(
-        [], description="steps that an attempt goes through before it is measured, e.g. [quantize.static]"
+        [],
+        description="steps that an attempt goes through before it is measured, e.g. [quantize.static]; what it is "
+        "compared with, the model before this step, goes through them too",
     )
     probes: int = Field(6, ge=1, le=30, description="attempts that are measured for each goal of latency")
     importance: Importance = Field(

@@ -24,6 +24,7 @@ INPUTS: dict[str, dict[str, str]] = {
     "PreNorm": {"x": "float32[batch,6]"},
     "FixedHeads": {"x": "float32[batch,length,16]"},
     "Attentive": {"x": "float32[batch,length,16]"},
+    "Recurrent": {"x": "float32[batch,5,8]"},
     "Tower": {"x": "float32[batch,8]"},
     "tiny_bert": {"input_ids": "int64[batch,length]", "attention_mask": "int64[batch,length]"},
 }

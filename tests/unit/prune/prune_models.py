@@ -214,3 +214,15 @@ def tiny_bert() -> nn.Module:
 
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 2}
     return BertModel(BertConfig(vocab_size=60, max_position_embeddings=32, **sizes), add_pooling_layer=False)
+
+
+class Recurrent(nn.Module):
+    """Two layers of an LSTM in both directions: nothing whose channels a graph of layers can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x)[0][:, -1])

@@ -316,3 +316,8 @@ def test_the_contract_of_a_pass() -> None:
     testing.check_pass(prune_channels)
     assert prune_channels.data(prune_channels.Options(ratio=0.5)) == ()
     assert prune_channels.data(prune_channels.Options(ratio=0.5, importance="taylor", data="train")) == ("train",)
+
+
+def test_recurrent_layers_are_named_where_no_trace_gets_through(bench: Bench) -> None:
+    with pytest.raises(OptimizerError, match=r"cannot be traced through rnn \(recurrent layers\)"):
+        bench.prune(prune_channels, bench.load("Recurrent"), ratio=0.3)
