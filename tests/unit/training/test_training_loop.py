@@ -248,11 +248,14 @@ def test_decoded_examples_are_what_the_data_set_gives(tmp_path: Path) -> None:
     assert cached(data, tmp_path, bound=100) is data, "too large: decoded as drawn"
 
 
-def test_labels_that_are_text_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [["a", "b", "c", "d"], [np.zeros(1), np.zeros(2), np.zeros(2), np.zeros(3)]])
+def test_labels_that_no_loss_compares_with_are_left_out(labels: list[object], tmp_path: Path) -> None:
+    """`distill` learns without labels; what needs them says so (test_training_steps)."""
     data = blobs(4)
-    data.labels = np.array(["a", "b", "c", "d"])
-    with pytest.raises(OptimizerError, match="labels that are numbers"):
-        cached(data, tmp_path)
+    data.labels = np.array(labels, dtype=None if isinstance(labels[0], str) else object)
+    found = cached(data, tmp_path)
+    assert found.at(np.arange(4)).labels is None
+    assert np.array_equal(found.at(np.arange(4)).feeds["x"], data.at(np.arange(4)).feeds["x"])
 
 
 def test_pictures_are_shifted_and_mirrored_within_bounds() -> None:
