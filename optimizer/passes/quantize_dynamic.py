@@ -11,7 +11,7 @@ from pydantic import Field
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError, unknown
-from optimizer.formats import finite, nodes, onnx_ready
+from optimizer.formats import caution, finite, nodes, onnx_ready
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.quiet import quiet
 from optimizer.protocols import Context
@@ -70,6 +70,7 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
             f"weight that is not kept in float; it has {', '.join(sorted(present))}",
             "loosen keep; a convolutional network needs quantize.static",
         )
+    caution.little(result, ctx.warn)
     onnx_format.save(result, out)
     ctx.note("quantized", dict(counts))
     ctx.note("kept", sorted(kept))

@@ -106,6 +106,7 @@ def conclude(ready: Ready, quantized: onnx.ModelProto, ctx: Context, out: Path) 
     ctx.note("architecture", "transformer" if ready.choice.transformer else "cnn")
     ctx.note("kept", sorted(ready.choice.kept))
     ctx.note("calibration", _summary(ready))
+    caution.little(quantized, ctx.warn)
     onnx_format.save(quantized, out)
 
 
