@@ -118,7 +118,7 @@ class _Chain:
 
     def _onward(self, through: Sequence[Use], produced: str) -> Onward:
         """The way of a step's attempts to the target; walked once now, so that what cannot be is refused here."""
-        waits = self.target.pending(self.target_options) if hasattr(self.target, "pending") else None
+        waits = registry.pending(self.target, self.target_options)
         if waits:
             raise RefusedError(f"its attempts are timed on the target, which cannot run here: {waits}")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from optimizer import gates
 from optimizer.bundle.runner import RUNNERS
 from optimizer.gates import Gate
-from optimizer.values import Candidate, Measurement, Run, Verdict
+from optimizer.values import Candidate, Measurement, Run, Verdict, on
 
 
 def selected(
@@ -83,7 +83,7 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
         if not c.skipped and c.target in RUNNERS and (not run.selection or c.name in confirmed)
         if allow_failed or not (c.name in bad or (c.variant == plain and c.target in spoilt))
     ]
-    beside = {_baseline(run, c) for c in able if c.name in waiting}
+    beside = {on(run.baseline, c.target) for c in able if c.name in waiting and run.baseline}
     beside -= {c.name for c in run.candidates if c.skipped or c.target not in RUNNERS}
     if which == "all":
         return [c for c in run.candidates if c in able or c.name in beside]
@@ -92,13 +92,6 @@ def chosen(run: Run, which: str, allow_failed: bool) -> list[Candidate]:
     best = [_fastest([c for c in timed if c.target == t], run.measurements) for t in targets]
     late = [c for c in run.candidates if (c in able and c.name in waiting) or c.name in beside]
     return best + [c for c in late if c not in best]  # which of these is best is known once they are measured
-
-
-def _baseline(run: Run, candidate: Candidate) -> str | None:
-    """The name of what a candidate is compared with, if anything."""
-    if run.baseline is None or "@" in run.baseline:
-        return run.baseline
-    return f"{run.baseline}@{candidate.target}"
 
 
 def crowded(candidates: Sequence[Candidate], baseline: str | None) -> str | None:

@@ -45,6 +45,12 @@ def unknown(kind: str, word: str, available: Iterable[str], where: str = "") -> 
     return OptimizerError(f"unknown {kind} '{word}'{place}; available: {listed}", hint)
 
 
+def elsewhere(what: str, reason: str) -> OptimizerError:
+    """The error for what cannot run on this machine; `reason` as targets give it: why, `; `, what to do."""
+    why, _, hint = reason.partition("; ")
+    return OptimizerError(f"{what} cannot run here: {why}", hint or "run it on a machine with a GPU")
+
+
 def missing_extra(package: str, extra: str, needed_by: str) -> OptimizerError:
     """The error for a library that an extra of this package would have brought."""
     return OptimizerError(

@@ -112,7 +112,7 @@ def _plugin(kind: Kind, entry: registry.Entry) -> Item:
     if lacking:
         error = missing_extra(lacking[0], extra_of(lacking[0]), "it")
         trouble = f"{error.message}; {error.hint}"
-    pending = module.pending(module.Options()) if trouble is None and hasattr(module, "pending") else None
+    pending = registry.pending(module) if trouble is None else None
     return Item(entry.name, origin, summary, trouble, pending, options(module.Options))
 
 

@@ -19,7 +19,7 @@ from optimizer.chain import RefusedError, chain
 from optimizer.errors import OptimizerError, missing_extra, unknown
 from optimizer.recipe import DataSpec, Recipe, Use
 from optimizer.steps import KEY_LAYOUT, Step, extra_of
-from optimizer.values import Candidate, Machine, Relation
+from optimizer.values import Candidate, Machine, Relation, on
 
 READABLE = {"text": ("text",), "json": ("json", "number")}
 """Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
@@ -145,7 +145,7 @@ def _candidate(
 ) -> Candidate:
     """A variant on a target; its steps are added to `steps`, where equal keys are kept once."""
     plugin, options = targets[variant, name]
-    pending = plugin.pending(options) if hasattr(plugin, "pending") else None
+    pending = registry.pending(plugin, options)
     reason = pending.partition("; ")[0] if pending else None
     found = Candidate(variant, name, (), options.model_dump(mode="json"), pending=reason)
     try:
@@ -280,7 +280,7 @@ def _baselines(baseline: str | None, candidates: list[Candidate]) -> dict[str, s
     built = {c.name for c in candidates if c.skipped is None}
     found: dict[str, str | None] = {}
     for candidate in candidates:
-        wanted = baseline if baseline and "@" in baseline else f"{baseline}@{candidate.target}"
+        wanted = on(baseline, candidate.target) if baseline else None
         found[candidate.name] = wanted if wanted in built and wanted != candidate.name else None
     return found
 

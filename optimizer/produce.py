@@ -289,7 +289,7 @@ class Producer:
         )
         target = registry.opener(step.format)
         options = step.options if target is step.plugin else target.Options()
-        if hasattr(target, "pending") and target.pending(options):
+        if registry.pending(target, options):
             return Looked(signature, size, None)  # its outputs are checked where it can be run
         artifact = Artifact(step.format, folder, step.key, "", signature, size)  # its digest is known once committed
         found = self._outputs[step.key] = _outputs(artifact, given, options)

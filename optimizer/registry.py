@@ -119,3 +119,8 @@ def _import_failure(module: str) -> str | None:
     except Exception as error:  # the plugin loader keeps the error (DESIGN, house style 9)
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
+
+
+def pending(target: Any, options: Any = None) -> str | None:
+    """Why what a target builds cannot run here, or None; with its default options where none are given."""
+    return target.pending(options or target.Options()) if hasattr(target, "pending") else None

@@ -46,7 +46,12 @@ class QuantScheme:
         )
 
 
+def paired_by(before: Sequence[str]) -> str | None:
+    """Which of the steps `before` has put the model's weights and activations behind Q/DQ pairs, if one has."""
+    return next((name for name in before if name in ("quantize.static", "qat")), None)
+
+
 def quantized_before(before: Sequence[str]) -> str | None:
     """Why weights cannot be quantized behind the steps `before`, or None: two of them leave no float weights."""
-    found = next((name for name in before if name in ("quantize.static", "qat")), None)
+    found = paired_by(before)
     return f"'{found}' has quantized the model by then; leave one of the two out" if found else None

@@ -132,8 +132,7 @@ def _targets() -> list[str]:
 
 
 def _runs(target: Any) -> bool:
-    waits = target.pending(target.Options()) if hasattr(target, "pending") and target.probe() is None else None
-    return target.probe() is None and waits is None
+    return target.probe() is None and registry.pending(target) is None
 
 
 def _relative(file: str, base: Path) -> str:

@@ -136,6 +136,11 @@ class Candidate:
         return f"{self.variant}@{self.target}"
 
 
+def on(name: str, target: str) -> str:
+    """The candidate that a variant is on a target; the name of a candidate stays."""
+    return name if "@" in name else f"{name}@{target}"
+
+
 def waiting(candidates: Sequence[Candidate]) -> dict[str, str]:
     """Who waits for another machine -> why: the target where all of it waits for one reason, else each candidate."""
     found: dict[str, str] = {}

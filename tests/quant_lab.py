@@ -72,6 +72,14 @@ def convnet(batch: str | int = "batch", opset: int = 20, norm: bool = False) -> 
     return model(nodes, {"image": [batch, 3, 8, 8]}, {"logits": [batch, 4]}, weights(**tensors), opset=opset)
 
 
+def write_labelled(folder: Path) -> None:
+    """`net.onnx`, a `convnet`, and `data.npz`: 64 random images for it with a label each."""
+    random = np.random.default_rng(1)
+    images = random.standard_normal((64, 3, 8, 8)).astype(np.float32)
+    onnx.save(convnet(), folder / "net.onnx")
+    np.savez(folder / "data.npz", image=images, label=random.integers(0, 4, 64))
+
+
 def attention(mask: float = float(np.finfo(np.float32).min)) -> Any:
     """Tokens, an embedding, one attention head with an additive mask, a product: (n, 5) int64 -> (n, 5, 8)."""
     random = np.random.default_rng(5)

@@ -47,7 +47,7 @@ def replay(manifest: Manifest, folder: Path) -> Replayed:
             f"pip install {runtime.distribution}=={runtime.version}, or check the bytes only: optc verify --no-run",
         )
     options = schema.parse(plugin.Options, runtime.options, f"{manifest.bundle}: runtime.options")
-    elsewhere = plugin.pending(options) if hasattr(plugin, "pending") else None
+    elsewhere = registry.pending(plugin, options)
     if elsewhere:
         raise OptimizerError(
             f"the bytes are right, but the samples cannot run here: {elsewhere}",

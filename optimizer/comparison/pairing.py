@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from optimizer.comparison.values import Pair, Pairing
 from optimizer.errors import OptimizerError, unknown
-from optimizer.values import Candidate, Run
+from optimizer.values import Candidate, Run, on
 
 
 def pair(before: Run, after: Run, renamed: Mapping[str, str]) -> Pairing:
@@ -39,7 +39,7 @@ def pair(before: Run, after: Run, renamed: Mapping[str, str]) -> Pairing:
 
 def _renamed(candidate: Candidate, renamed: Mapping[str, str]) -> str:
     new = renamed.get(candidate.name) or renamed.get(candidate.variant) or candidate.name
-    return new if "@" in new else f"{new}@{candidate.target}"
+    return on(new, candidate.target)
 
 
 def _refuse_invented(renamed: Mapping[str, str], before: Run, after: Run) -> None:

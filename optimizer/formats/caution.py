@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from optimizer.formats.calibration import Calibration
+from optimizer.formats.nodes import PAIR
 from optimizer.formats.taps import rows
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def little(model: onnx.ModelProto, warn: Callable[[str], None]) -> None:
         reader, place = readers.get(tensor.name, ("", 0))
         if tensor.data_type in NARROW or (tensor.data_type in WIDE and (reader, place) == ("QuantizeLinear", 0)):
             narrow += math.prod(tensor.dims)
-        elif tensor.data_type in WIDE and reader not in ("QuantizeLinear", "DequantizeLinear"):  # else it is a scale
+        elif tensor.data_type in WIDE and reader not in PAIR:  # else it is a scale
             wide[reader] += math.prod(tensor.dims)
     share = narrow / max(1, narrow + wide.total())
     if share < SMALL:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 # ONNX operator types that OpenVINO calls otherwise; both names select.
 ONNX_TYPES = {
     "Convolution": ("Conv",),
@@ -62,6 +63,16 @@ def onnx_nodes(model: onnx.ModelProto) -> list[Node]:
         Node(node.name, (node.op_type,), _aliases(node.name, node.output, (n for n in node.input if n in weights)))
         for node in model.graph.node
     ]
+
+
+def paired(model: onnx.ModelProto) -> bool:
+    """Whether the graph holds Q/DQ pairs."""
+    return any(node.op_type in PAIR for node in model.graph.node)
+
+
+def cast_type(node: onnx.NodeProto) -> int | None:
+    """The type that a cast gives; None for any other node."""
+    return next((a.i for a in node.attribute if a.name == "to"), None) if node.op_type == "Cast" else None
 
 
 def captured(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from optimizer.errors import OptimizerError
-from optimizer.formats import onnx_bfloat16, onnx_glance
+from optimizer.formats import nodes, onnx_bfloat16, onnx_glance
 from optimizer.values import DTYPES, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -70,20 +70,21 @@ def parse(file: Path) -> onnx.ModelProto:
 
 def quantized(path: Path) -> bool:
     """Whether the graph holds Q/DQ pairs."""
-    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in parse(path / FILE).graph.node)
+    return nodes.paired(parse(path / FILE))
 
 
 def typed(path: Path) -> str:
     """The types that the graph of an artifact computes in, as it is written: `float32`, `int8, float16 elsewhere`."""
     import onnx
 
+    model = parse(path / FILE)
     sizes: Counter[str] = Counter()
-    for tensor in _tensors(parse(path / FILE).graph):
+    for tensor in _tensors(model.graph):
         name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
         if "float" in name and "float8" not in name:
             sizes[{"float": "float32"}.get(name, name)] += math.prod(tensor.dims)
     most = sizes.most_common(1)[0][0] if sizes else "float32"
-    return f"int8, {most} elsewhere" if quantized(path) else most
+    return f"int8, {most} elsewhere" if nodes.paired(model) else most
 
 
 def check(file: Path) -> None:
@@ -218,8 +219,8 @@ def holds_float8(file: Path) -> bool:
         return False
     if kinds & {*FLOAT8}:
         return True
-    nodes = onnx.GraphProto(node=[onnx.NodeProto.FromString(node) for node in encoded])
-    return any(tensor.data_type in FLOAT8 for tensor in _tensors(nodes))
+    graph = onnx.GraphProto(node=[onnx.NodeProto.FromString(node) for node in encoded])
+    return any(tensor.data_type in FLOAT8 for tensor in _tensors(graph))
 
 
 def ort_faults() -> tuple[type[Exception], ...]:

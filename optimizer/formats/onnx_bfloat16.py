@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.nodes import cast_type
+
 if TYPE_CHECKING:
     import onnx
 
@@ -19,7 +21,7 @@ MARK = "optc.emulates"  # key of the copy's metadata
 def holds(model: onnx.ModelProto) -> bool:
     """Whether any constant is, or any cast leads to, bfloat16."""
     return any(tensor.data_type == BFLOAT16 for tensor in model.graph.initializer) or any(
-        _cast(node) == BFLOAT16 for node in model.graph.node
+        cast_type(node) == BFLOAT16 for node in model.graph.node
     )
 
 
@@ -37,7 +39,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
                 _widen(attribute.t)
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if name in narrow or _cast(node) == BFLOAT16:
+            if name in narrow or cast_type(node) == BFLOAT16:
                 node.output[place] = f"optc_exact_{name}"
                 nodes += _rounding(f"optc_exact_{name}", name)
     del graph.node[:]
@@ -80,8 +82,3 @@ def _rounding(source: str, result: str) -> list[onnx.NodeProto]:
         onnx.helper.make_node("Cast", [source], [half], f"optc_narrow_{result}", to=BFLOAT16),
         onnx.helper.make_node("Cast", [half], [result], f"optc_round_{result}", to=FLOAT),
     ]
-
-
-def _cast(node: onnx.NodeProto) -> int | None:
-    """The type that a cast gives."""
-    return next((a.i for a in node.attribute if a.name == "to"), None) if node.op_type == "Cast" else None

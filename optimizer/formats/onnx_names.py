@@ -48,8 +48,7 @@ def make_unique(graph: onnx_ir.Graph) -> list[str]:
             continue
         if value.name in seen:
             renamed.append(str(value.name))
-            value.name = fresh(str(value.name), taken)
-            taken.add(value.name)
+            value.name = claim(str(value.name), taken)
         seen.add(str(value.name))
     return renamed
 
@@ -139,13 +138,14 @@ def _free(graph: onnx_ir.Graph, names: set[str]) -> None:
     taken = {str(v.name) for v in _values(graph)} | names
     for value in list(graph.initializers.values()):
         if value.name in names:
-            value.name = fresh(str(value.name), taken)
-            taken.add(str(value.name))
+            value.name = claim(str(value.name), taken)
 
 
-def fresh(name: str, taken: set[str]) -> str:
-    """The name with the first number behind it that makes it a new one."""
-    number = 1
-    while f"{name}_{number}" in taken:
+def claim(name: str, taken: set[str]) -> str:
+    """The name, with the first free number behind it where it is taken; it is taken from then on."""
+    found, number = name, 0
+    while found in taken:
         number += 1
-    return f"{name}_{number}"
+        found = f"{name}_{number}"
+    taken.add(found)
+    return found

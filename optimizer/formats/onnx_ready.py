@@ -32,7 +32,7 @@ def prepared(source: Artifact, least: int = PER_CHANNEL_OPSET, paired: bool = Fa
     import onnx
 
     model = onnx_format.load(source.path)
-    if not paired and any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if not paired and nodes.paired(model):
         raise OptimizerError("the model is quantized already", "start from the float model")
     if not paired and any(node.op_type in FOLDED for node in model.graph.node):
         model = _folded(source)

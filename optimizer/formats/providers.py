@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from optimizer import cuda, machine, store
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, elsewhere
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import quiet
 from optimizer.formats.tensorrt import flavour
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Name = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
-CPU = "CPUExecutionProvider"
+(CPU,) = onnx_format.ON_CPU
 COPIES = frozenset(("MemcpyFromHost", "MemcpyToHost"))  # nodes that the runtime puts between two devices
 KERNEL = "_kernel_time"  # how a profile calls the run of a node
 
@@ -119,8 +119,7 @@ def session(
     """
     provider, reason = PROVIDERS[wanted.name], lacking(wanted.name, wanted.device)
     if reason:
-        what, _, hint = reason.partition("; ")
-        raise OptimizerError(f"the model cannot run here: {what}", hint or "run it on a machine with a GPU")
+        raise elsewhere("the model", reason)
     chosen = _options(wanted, types)
     device = _plugged(provider, wanted.device) if provider.plugin else None
     if device is None:

@@ -136,7 +136,7 @@ def _targets(recipe: Recipe, spec: AutoSpec, where: str) -> tuple[str, ...]:
         plugin = registry.load("targets", name)
         given = next(use.options for use in recipe.targets if use.name == name)
         options = schema.parse(plugin.Options, given, f"recipe '{recipe.name}', target '{name}'", recipe.base)
-        waits = plugin.pending(options) if hasattr(plugin, "pending") else None
+        waits = registry.pending(plugin, options)
         if waits:
             raise OptimizerError(
                 f"{where}: a search measures every trial, and what is built for {name} cannot run here: {waits}",

@@ -95,9 +95,7 @@ def _numbered(names: Sequence[str], targets: Sequence[str]) -> list[str]:
 def _usable(target: str, options: Any = None) -> Any:
     """The plugin of a target that can run here, with its default options where none are given."""
     plugin = registry.load("targets", target)
-    reason = plugin.probe()
-    if not reason and hasattr(plugin, "pending"):
-        reason = plugin.pending(options or plugin.Options())
+    reason = plugin.probe() or registry.pending(plugin, options)
     if reason:
         raise OptimizerError(f"the target '{target}' is not usable here: {reason}", "optc doctor shows all targets")
     return plugin

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from optimizer import cuda, disk, machine
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, elsewhere
 from optimizer.formats.tensorrt import flavour
 from optimizer.protocols import Context, Feeds, Session
 from optimizer.schema import Strict
@@ -105,8 +105,7 @@ def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the prot
 
     reason = pending(options)
     if reason:
-        what, _, hint = reason.partition("; ")
-        raise OptimizerError(f"the module cannot run here: {what}", hint or "run it on a machine with a GPU")
+        raise elsewhere("the module", reason)
     before = torch.get_num_threads()
     rounding = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if options.threads:

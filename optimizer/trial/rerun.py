@@ -12,7 +12,7 @@ from optimizer.errors import OptimizerError
 from optimizer.subjects import Opened
 from optimizer.trial import inputs, outputs, record, timing
 from optimizer.trial.bench import Flags, verdict_gates
-from optimizer.values import Candidate, Measurement, Run
+from optimizer.values import Candidate, Measurement, Run, on
 
 Session = dict[tuple[str, str], list[Measurement]]
 """(pair's name, "before" or "after") -> its measurements."""
@@ -56,7 +56,7 @@ def rerun(
 
 def _known(o: Opened) -> str:
     """The name under which its run or bundle knows a subject; a model's own where it has none."""
-    return o.candidate if "@" in o.candidate else f"{o.candidate}@{o.subject.target}"
+    return on(o.candidate, o.subject.target)
 
 
 def _called(known: dict[str, Opened], candidate: Candidate, side: str) -> Opened:

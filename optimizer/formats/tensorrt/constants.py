@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.nodes import cast_type
 from optimizer.formats.tensorrt.network import Refusal, place
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _fault(node: Any, number: int, tensor: onnx.TensorProto, graph: _Graph) -> s
         return f"its constant '{name}' holds {beyond:.3g}; float64 becomes float32, which ends at {FLOAT_END:.2g}"
     if tensor.data_type != INT64:
         return None
-    if node.op_type == "Cast" and _attribute(node, "to", 0) == INT32:
+    if cast_type(node) == INT32:
         out = _beyond(_values(tensor), INT32_END)
         return None if out is None else f"its constant '{name}' holds {int(out)}, which int32 cannot hold"
     if node.op_type in INDEXED and number == 1:

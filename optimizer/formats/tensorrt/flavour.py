@@ -105,10 +105,9 @@ OTHER = "use another GPU, or the target onnxruntime with a CUDA provider"
 
 def supported(flavour: Flavour, capability: str) -> bool:
     """Whether a GPU of this compute capability can run engines of a flavour at all."""
-    major, minor = map(int, capability.split("."))
-    if flavour.capabilities and (major, minor) < (12, 0):
+    if flavour.capabilities and order(capability) < (12, 0):
         return capability in flavour.capabilities
-    return major * 10 + minor >= flavour.oldest
+    return order(capability) >= divmod(flavour.oldest, 10)
 
 
 # Compute capability from which on tensor cores have a type (CUDA Programming Guide, Compute Capabilities).

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.nodes import PAIR
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
@@ -64,7 +66,7 @@ def _weights(model: onnx.ModelProto) -> Iterator[tuple[Any, np.ndarray]]:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             continue
         name = node.input[1]
-        while name in makers and makers[name].op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+        while name in makers and makers[name].op_type in (*PAIR, "Cast"):
             name = makers[name].input[0]
         if name not in tensors or len(tensors[name].dims) < 2:
             continue

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from optimizer.formats.nodes import PAIR
 from optimizer.formats.tensorrt.graph import PRODUCTS, dequantized
 from optimizer.formats.tensorrt.network import Refusal, place
 
 if TYPE_CHECKING:
     import onnx
-
-PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def refused(model: onnx.ModelProto) -> list[Refusal]:

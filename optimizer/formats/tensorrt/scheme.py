@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from optimizer import formats
+from optimizer.formats import nodes
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt.flavour import Flavour, lacking, order
@@ -66,7 +67,7 @@ def oracle(artifact: Artifact) -> Artifact:
 def limit(source: Artifact) -> float:
     """The tolerance for the engine of an ONNX artifact, by what its graph computes in."""
     model = onnx_format.parse(source.path / onnx_format.FILE)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if nodes.paired(model):
         return QUANTIZED_LIMIT
     types = {tensor.data_type for tensor in model.graph.initializer}
     return BFLOAT_LIMIT if BFLOAT16 in types else HALF_LIMIT if FLOAT16 in types else LIMIT

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimizer import disk, store
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, elsewhere
 from optimizer.formats.tensorrt import build, device, engine, layers, profiles
 from optimizer.formats.tensorrt import flavour as flavours
 from optimizer.formats.tensorrt.facts import Facts
@@ -37,8 +37,7 @@ def opened(flavour: Flavour, artifact: Artifact, options: EngineOptions) -> Iter
     """
     reason = flavours.absent(flavour) or flavours.unrunnable(flavour)
     if reason:
-        what, _, hint = reason.partition("; ")
-        raise OptimizerError(f"the engine cannot run here: {what}", hint or "run it on a machine with a GPU")
+        raise elsewhere("the engine", reason)
     facts = engine.require(artifact.path, flavour, options.device)
     trt = flavours.library(flavour)
     with contextlib.ExitStack() as stack:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optimizer.passes.half.options import SEEN_ON, Options
 from optimizer.protocols import Context
-from optimizer.scheme import QuantScheme
+from optimizer.scheme import QuantScheme, paired_by
 from optimizer.values import Artifact
 
 VERSION = 4
@@ -44,7 +44,7 @@ def refuse(options: Options, scheme: QuantScheme) -> str | None:
 
 def refuse_after(before: Sequence[str], scheme: QuantScheme) -> str | None:
     """Why this step cannot follow the steps `before` it for a target, or None."""
-    pairs = next((name for name in before if name in ("quantize.static", "qat")), None)
+    pairs = paired_by(before)
     if pairs is None or scheme.format != "onnx" or scheme.mixed:
         return None
     return (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optimizer.formats import onnx_ready, taps
+from optimizer.formats.nodes import cast_type
 from optimizer.passes.half.numbers import FLOAT16, Half
 
 if TYPE_CHECKING:
@@ -95,4 +96,4 @@ def _bodies(node: onnx.NodeProto) -> bool:
 
 def casts(node: onnx.NodeProto) -> bool:
     """Whether a node is a cast to float32."""
-    return node.op_type == "Cast" and any(a.name == "to" and a.i == FLOAT for a in node.attribute)
+    return cast_type(node) == FLOAT

@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
-from optimizer.passes.half import pairs
+from optimizer.formats.nodes import PAIR
 from optimizer.passes.half.assignment import FLOAT, Assignment, assign
 from optimizer.passes.half.guard import culprits
 from optimizer.passes.half.numbers import BFLOAT16
@@ -164,7 +164,7 @@ def _failing(model: onnx.ModelProto, lost: Mapping[str, float], watched: Mapping
     """
     found: dict[str, float] = {}
     for node in model.graph.node:
-        if node.op_type in pairs.PAIR:
+        if node.op_type in PAIR:
             continue
         before = max((lost.get(name, 0.0) for name in node.input), default=0.0)
         for name in node.output:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats import onnx_ready
-from optimizer.formats.nodes import captured
-from optimizer.formats.onnx_names import fresh
+from optimizer.formats.nodes import captured, cast_type
+from optimizer.formats.onnx_names import claim
 from optimizer.formats.quiet import quiet
 from optimizer.passes.half import masks, numbers
 from optimizer.passes.half.assignment import FLOAT, Assignment, casts
@@ -114,7 +114,7 @@ def _part_constants(model: onnx.ModelProto, assigned: Assignment, masked: set[st
         else:
             continue
         if tensor.name in wide:
-            shared[tensor.name] = _free(f"{tensor.name}_float16", taken)
+            shared[tensor.name] = claim(f"{tensor.name}_float16", taken)
             graph.initializer.append(onnx.numpy_helper.from_array(own, shared[tensor.name]))
         else:
             tensor.CopyFrom(onnx.numpy_helper.from_array(own, tensor.name))
@@ -153,7 +153,7 @@ def _give(graph: onnx.GraphProto, names: set[str]) -> None:
 
     _replace(graph.node, [node for node in graph.node if not node.name.startswith(HELD)])
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
-    halves = {name: _free(f"{name}_float16", taken) for name in sorted(names)}
+    halves = {name: claim(f"{name}_float16", taken) for name in sorted(names)}
     for node in graph.node:
         node.input[:] = [halves.get(name, name) for name in node.input]
         node.output[:] = [halves.get(name, name) for name in node.output]
@@ -175,11 +175,11 @@ def _tidy(model: onnx.ModelProto) -> None:
     for node in found:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         makers |= dict.fromkeys(node.output, node)
-        kind = _kind(node)
+        kind = cast_type(node)
         if kind not in (FLOAT, numbers.FLOAT16.code):
             continue
         before = makers.get(node.input[0])
-        if before is not None and _kind(before) in (FLOAT, numbers.FLOAT16.code):
+        if before is not None and cast_type(before) in (FLOAT, numbers.FLOAT16.code):
             node.input[0] = before.input[0]
         (source,), (result,) = node.input, node.output
         same = source if types.get(source) == kind else known.setdefault((source, kind), result)
@@ -198,11 +198,6 @@ def _tidy(model: onnx.ModelProto) -> None:
     _replace(graph.value_info, [value for value in graph.value_info if value.name in given])
 
 
-def _kind(node: onnx.NodeProto) -> int | None:
-    """The type that a cast gives."""
-    return next((a.i for a in node.attribute if a.name == "to"), None) if node.op_type == "Cast" else None
-
-
 def _sorted(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Nodes in topological order, what bodies read included, which the library's own order leaves out."""
     every = list(nodes)
@@ -212,13 +207,6 @@ def _sorted(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
         for place, node in enumerate(every)
     }
     return [every[place] for place in graphlib.TopologicalSorter(before).static_order()]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it where it is taken; it is taken from then on."""
-    found = fresh(name, taken) if name in taken else name
-    taken.add(found)
-    return found
 
 
 def _replace(field: Any, values: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats import extremes
+from optimizer.formats.nodes import PAIR
 from optimizer.passes.half import masks, numbers, pairs
 from optimizer.passes.half.assignment import Assignment, assign
 from optimizer.passes.half.profile import Look, Profile, observe
@@ -87,7 +88,7 @@ def weights(model: onnx.ModelProto, assigned: Assignment, masked: set[str]) -> d
     for index, node in enumerate(model.graph.node):
         for place in assigned.reads.get(index, ()):
             name = node.input[place]
-            scale = node.op_type in pairs.PAIR and place == 1  # see pairs.faults
+            scale = node.op_type in PAIR and place == 1  # see pairs.faults
             if name not in tensors or scale or (node.op_type in SATURATING and place > 0):
                 continue
             if name not in faults:

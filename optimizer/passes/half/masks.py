@@ -15,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
+    from optimizer.passes.half.numbers import Half
+
 LOW = -3e4  # a value below this is a mask's
 STORED = -1e4  # what such a constant becomes: exp(-1e4) is zero, and six of them fit into float16
 REST = 1e3  # values beside the masks must stay within this, so that a masked one never comes near
@@ -66,6 +68,14 @@ def of_onnx(model: onnx.ModelProto) -> set[str]:
 def saturated(values: np.ndarray) -> np.ndarray:
     """A constant in front of a softmax with its masks as float16 can hold and add them; -inf stays."""
     return np.where((values < LOW) & np.isfinite(values), np.asarray(STORED, values.dtype), values)
+
+
+def stored(tensor: onnx.TensorProto, half: Half, masked: bool) -> np.ndarray:
+    """A constant as 16 bits hold it; `masked`: it reaches nothing but a softmax."""
+    import onnx
+
+    values = onnx.numpy_helper.to_array(tensor)
+    return half.stored(saturated(values) if masked else values)
 
 
 def judged(values: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ CRASHES = "ONNX Runtime crashes when it fuses a transpose and a product like the
 def convert(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     """Write the model in 16 bits wherever neither `keep` nor the guard is against it."""
     half = HALVES[options.dtype]
-    mixed = pairs.held(onnx_format.parse(source.path / onnx_format.FILE))
+    mixed = onnx_format.quantized(source.path)
     model = onnx_ready.prepared(source, LEAST[half] if not mixed else pairs.OPSETS[half], paired=mixed)
     onnx_ready.unmark(model)
     pairs.snap(model, half)

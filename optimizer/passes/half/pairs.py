@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer.formats.nodes import PAIR
 from optimizer.passes.half import numbers
 from optimizer.passes.half.numbers import Half
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import onnx
 
 E4M3 = 448.0  # the largest 8-bit float of the kind that pairs hold
-PAIR = ("QuantizeLinear", "DequantizeLinear")
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPSETS = {numbers.FLOAT16: 19, numbers.BFLOAT16: 22}  # from which pairs take such scales, and all else these values
 
@@ -34,11 +34,6 @@ class Weight:
         scales = half.stored(self.scales).astype(np.float32) if half else self.scales
         found: np.ndarray = (self.steps * scales).astype(np.float32)
         return found
-
-
-def held(model: onnx.ModelProto) -> bool:
-    """Whether the graph holds any."""
-    return any(node.op_type in PAIR for node in model.graph.node)
 
 
 def snap(model: onnx.ModelProto, half: Half) -> None:

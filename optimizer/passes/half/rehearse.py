@@ -60,8 +60,7 @@ class _Rehearsal:
         """A constant as 16 bits hold it."""
         import onnx
 
-        values = onnx.numpy_helper.to_array(self.constants[name])
-        stored = self.assigned.half.stored(masks.saturated(values) if name in self.masked else values)
+        stored = masks.stored(self.constants[name], self.assigned.half, name in self.masked)
         self.graph.initializer.append(onnx.numpy_helper.from_array(stored.astype(np.float32), result))
 
     def _round(self, source: str, result: str) -> None:

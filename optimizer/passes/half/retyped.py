@@ -9,7 +9,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from optimizer.formats.nodes import captured
-from optimizer.formats.onnx_names import fresh
+from optimizer.formats.onnx_names import claim
 from optimizer.passes.half import masks
 from optimizer.passes.half.assignment import FLOAT, Assignment, casts
 
@@ -70,11 +70,8 @@ class _Writer:
 
     def _named(self, name: str) -> str:
         """A free name for a value in 16 bits."""
-        wanted = f"{name}_{self.assigned.half.name}"
-        found = fresh(wanted, self.taken) if wanted in self.taken else wanted
-        self.taken.add(found)
-        self.halves[name] = found
-        return found
+        self.halves[name] = claim(f"{name}_{self.assigned.half.name}", self.taken)
+        return self.halves[name]
 
     def _narrow(self, name: str) -> str:
         """The name of a value in 16 bits, which is made where it is not there yet."""
@@ -84,9 +81,8 @@ class _Writer:
             return self.halves[name]
         result = self._named(name)
         if name in self.constants:
-            values = onnx.numpy_helper.to_array(self.constants[name])
-            values = masks.saturated(values) if name in self.masked else values
-            self.graph.initializer.append(onnx.numpy_helper.from_array(self.assigned.half.stored(values), result))
+            stored = masks.stored(self.constants[name], self.assigned.half, name in self.masked)
+            self.graph.initializer.append(onnx.numpy_helper.from_array(stored, result))
         else:
             self._cast(name, result, self.assigned.half.code)
             self._state(name, result)

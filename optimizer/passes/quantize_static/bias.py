@@ -18,12 +18,12 @@ import numpy as np
 from optimizer.formats import taps
 from optimizer.formats.calibration import Calibration
 from optimizer.formats.layers import Graph, Layer, channels
+from optimizer.formats.nodes import PAIR
 
 if TYPE_CHECKING:
     import onnx
 
 PREFIX = "optc_beside_"
-QDQ = ("QuantizeLinear", "DequantizeLinear")
 BIASED = ("Conv", "ConvTranspose", "Gemm")  # operators that have an input for a bias
 
 
@@ -130,7 +130,7 @@ class _Beside:
     def _rounded(self, name: str, data: str) -> str:
         """The tensor that a quantized layer reads, made again from constants and from `data` by Q/DQ nodes."""
         maker = self._makers.get(name)
-        if maker is None or maker.op_type not in QDQ:
+        if maker is None or maker.op_type not in PAIR:
             return self._constant(name) if name in self._constants else data
         result = f"{PREFIX}{name}_of_{data}"
         if result not in self._copied:

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from optimizer.formats import caution
 from optimizer.passes.quantize_weights.options import Options
 from optimizer.protocols import Context
-
-SMALL = 0.5  # share of a model's weights below which somebody may have expected more
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def record(ctx: Context, rows: Sequence[Row], options: Options, group: int | str
             "layers": [asdict(row) for row in rows],
         },
     )
-    if before < SMALL * whole:
+    if before < caution.SMALL * whole:
         ctx.warn(
             f"the quantized layers hold {before / whole:.1%} of the model's weights; "
             + ("" if options.embeddings else "embeddings: true takes tables, too; ")

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import quant_lab as lab
@@ -161,10 +160,7 @@ def test_the_types_of_a_graph_in_words(tmp_path: Path) -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """The same model on the CPU and, as a variant, by the CUDA provider."""
-    onnx.save(lab.convnet(), tmp_path / "net.onnx")
-    random = np.random.default_rng(1)
-    images = random.standard_normal((64, 3, 8, 8)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", image=images, label=random.integers(0, 4, 64))
+    lab.write_labelled(tmp_path)
     document = {
         "schema": 1,
         "name": "gpu",

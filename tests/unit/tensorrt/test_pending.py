@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 import quant_lab as lab
 import yaml
@@ -48,10 +46,7 @@ def elsewhere() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A model as a file, labelled data, a baseline and an INT8 variant, gates of both kinds."""
-    onnx.save(lab.convnet(), tmp_path / "net.onnx")
-    random = np.random.default_rng(1)
-    images = random.standard_normal((64, 3, 8, 8)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", image=images, label=random.integers(0, 4, 64))
+    lab.write_labelled(tmp_path)
     document = {
         "schema": 1,
         "name": "wait",
