@@ -107,7 +107,8 @@ class _Chain:
         if getattr(plugin, "EAGER", False):
             self._refuse_compiled(use.name)
         if use.name not in ("load", "export"):
-            self._reach(plugin.CONSUMES, scheme.format if plugin.SCHEMED else None, use.name)
+            wanted = scheme.format if plugin.SCHEMED and scheme.format in plugin.CONSUMES else None
+            self._reach(plugin.CONSUMES, wanted, use.name)
         elif self.format not in plugin.CONSUMES:
             raise RefusedError(self._too_late(use.name, plugin.CONSUMES))
         named = plugin.artifacts(options) if hasattr(plugin, "artifacts") else ()

@@ -29,6 +29,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "qat": "optimizer.passes.quantize_static.qat",
         "quantize.dynamic": "optimizer.passes.quantize_dynamic",
         "quantize.weights": "optimizer.passes.quantize_weights",
+        "quantize.inc": "optimizer.passes.quantize_static.inc",
         "half": "optimizer.passes.half",
         "auto": "optimizer.passes.auto",
     },

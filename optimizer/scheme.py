@@ -48,7 +48,7 @@ class QuantScheme:
 
 def paired_by(before: Sequence[str]) -> str | None:
     """Which of the steps `before` has put the model's weights and activations behind Q/DQ pairs, if one has."""
-    return next((name for name in before if name in ("quantize.static", "qat")), None)
+    return next((name for name in before if name in ("quantize.static", "quantize.inc", "qat")), None)
 
 
 def quantized_before(before: Sequence[str]) -> str | None:

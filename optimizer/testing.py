@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL", "onnxslim",
     "onnxscript", "onnxconverter_common", "safetensors", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "pandas",
-    "pycocotools", "jiwer", "torch_pruning",
+    "pycocotools", "jiwer", "torch_pruning", "neural_compressor", "torchao",
 )  # fmt: skip
 ROLES = ("calibrate", "evaluate", "select", "train")
 

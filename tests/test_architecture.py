@@ -41,7 +41,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "to
          "yaml", "numpy", "jinja2", "psutil")  # fmt: skip
 HEAVY_INSIDE = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "transformers", "tokenizers", "pyarrow", "PIL",
                 "onnxslim", "onnxscript", "onnxconverter_common", "safetensors", "pycocotools", "jiwer",
-                "torch_pruning", "tensorrt", "tensorrt_rtx", "cuda")  # fmt: skip
+                "torch_pruning", "neural_compressor", "torchao", "tensorrt", "tensorrt_rtx", "cuda")  # fmt: skip
 # Broad handlers: the error boundary, the plugin loader, and the two calls into user code, which may raise anything.
 BROAD = {"cli.py", "registry.py", "usercode.py", "formats/torch.py"}
 MAX_FILE, MAX_FUNCTION = 350, 60
@@ -100,7 +100,7 @@ def upward(imports: dict[str, set[str]]) -> list[str]:
 
 
 def siblings(imports: dict[str, set[str]]) -> list[str]:
-    """Sentences about plugins that import each other; `export_faults` is a part of `export`, not a plugin."""
+    """Sentences about plugins that import each other; `export_x` would be a part of `export`, not a plugin."""
     faults = []
     for module, targets in imports.items():
         folder, name, *_ = *module.split("."), ""

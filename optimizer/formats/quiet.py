@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 
-LOGGERS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxslim", "transformers", "ONNXSlim")
+LOGGERS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxslim", "transformers", "ONNXSlim", "neural_compressor")
 
 
 @contextlib.contextmanager

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from optimizer import formats
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats import onnx_names
-from optimizer.formats.feeds import synthetic_feeds
+from optimizer.formats import onnx_export
+from optimizer.formats.export_faults import Fault, explain, frozen_decisions
 from optimizer.formats.quiet import mute_native, quiet
-from optimizer.formats.torch import TorchModel, as_tensor, load_record, open_model
-from optimizer.passes.export_faults import Fault, explain, frozen_decisions
-from optimizer.protocols import Context, Feeds
+from optimizer.formats.torch import TorchModel, load_record, open_model
+from optimizer.protocols import Context
 from optimizer.schema import Strict
 from optimizer.values import Artifact, Signature
 
@@ -120,70 +118,19 @@ def _verify(exporter: str, ctx: Context, out: Path) -> Fault | None:
 def _export(exporter: str, model: TorchModel, options: Options, ctx: Context, out: Path) -> None:
     import torch
 
-    feeds = ctx.samples[0] if ctx.samples else _made(model, ctx.seed)
-    args = tuple(as_tensor(spec, feeds) for spec in model.signature.inputs)
-    call: Callable[..., onnx_ir.Model] = _dynamo if exporter == "dynamo" else _torchscript
+    args = onnx_export.arguments(model, ctx)
     with torch.no_grad():
-        graph = call(model, args, options)
-    renamed = onnx_names.apply(graph, model.signature)
+        if exporter == "dynamo":
+            shapes = onnx_export.dynamic_shapes(model)
+            graph = onnx_export.dynamo(model.exportable(), args, shapes and (shapes,), options.opset)
+        else:
+            graph = _torchscript(model, args, options)
+    renamed = onnx_export.save(graph, model.signature, out)
     if renamed:
         ctx.note("renamed", renamed)
-    onnx_names.strip_metadata(graph.graph)
     opset = graph.opset_imports.get("")
     if opset != options.opset:
         ctx.warn(f"the graph keeps opset {opset}: it could not be converted to {options.opset}")
-    _save(graph, out)
-
-
-def _made(model: TorchModel, seed: int) -> Feeds:
-    """Inputs of batch 2, everything else at the smallest size of 8 or more that is supported."""
-    signature, dims = model.signature, model.record.dims
-    sizes = {s: min(max(8, dims.get(s, (1, 8))[0]), dims.get(s, (1, 8))[1]) for s in signature.symbols()}
-    batch = signature.batch_symbol()
-    return synthetic_feeds(signature, {**sizes, **({batch: 2} if batch else {})}, seed)
-
-
-def _dynamo(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options) -> onnx_ir.Model:
-    import torch
-
-    _look_up_anew()
-    program: Any = torch.onnx.export(
-        model.exportable(),
-        args,
-        dynamo=True,
-        opset_version=options.opset,
-        dynamic_shapes=(_dynamic_shapes(model),) if model.signature.symbols() else None,
-        verbose=False,
-    )
-    _look_up_anew()
-    found: onnx_ir.Model = program.model
-    return found
-
-
-def _look_up_anew() -> None:
-    """While it exports, torch.onnx replaces how LSTM and GRU are taken apart, by a loop that fits every length.
-
-    What such an operator has looked up before stays in its cache (torch 2.13, export/_patches.py): a second export in
-    the same process would unroll the loop at the length of its sample.
-    """
-    import torch
-
-    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
-        getattr(operator, "_dispatch_cache", {}).clear()
-
-
-def _dynamic_shapes(model: TorchModel) -> tuple[dict[int, Any], ...]:
-    """Per input: axis -> torch.export.Dim; equal names are one dimension."""
-    import torch
-
-    dims: dict[str, Any] = {}
-    for name in model.signature.symbols():
-        low, high = model.record.dims.get(name, (None, None))
-        dims[name] = torch.export.Dim(name, min=low, max=high)
-    return tuple(
-        {axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-        for spec in model.signature.inputs
-    )
 
 
 def _torchscript(model: TorchModel, args: tuple[torch.Tensor, ...], options: Options) -> onnx_ir.Model:
@@ -216,14 +163,6 @@ def _dynamic_axes(signature: Signature) -> dict[str, dict[int, str]]:
     ]
     axes = {name: {i: d for i, d in enumerate(spec.shape) if isinstance(d, str)} for name, spec in pairs}
     return {name: dims for name, dims in axes.items() if dims}
-
-
-def _save(graph: onnx_ir.Model, out: Path) -> None:
-    import onnx_ir
-
-    weights = [v.const_value for v in graph.graph.initializers.values() if v.const_value is not None]
-    large = sum(tensor.nbytes for tensor in weights) > onnx_format.EXTERNAL_ABOVE
-    onnx_ir.save(graph, out / onnx_format.FILE, external_data=onnx_format.DATA if large else None)
 
 
 def _clear(folder: Path) -> None:
