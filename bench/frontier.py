@@ -1,8 +1,9 @@
 """What optc's own INT8 gains over FP32 on ONNX Runtime, beside presets of the libraries, in one session per setting.
 
 Per model: the shipped recipe is built and judged (accuracy on the whole test set), the libraries' presets are made
-from the same model and calibration data by bare calls (bench/bare/), and `optc bench` measures all of them together:
-fresh processes, blocks in turns, ratios within a round. Nothing else may run beside it.
+from the same model and calibration data by bare calls (bench/bare/; Neural Compressor's by `quantize.inc`: nothing
+fuses what it exports by itself), and `optc bench` measures all of them together: fresh processes, blocks in turns,
+ratios within a round. Nothing else may run beside it.
 
     python bench/frontier.py [--only resnet56] [--budget 180s] [--dry-run]
     python bench/frontier.py --only resnet56 --auto build/cifar-resnet56-auto/best.yaml
@@ -96,8 +97,25 @@ def prepare(name: str, study: Study, folder: Path, auto: str | None) -> Contest:
         figures.run([*OPTC, "build", recipe, *place, "--bundle", "none"], figures.JUDGED)
     figures.run([sys.executable, str(ROOT / "bench" / "bare" / "presets.py"), name, str(folder)])
     own = tuple(f"{folder}/run/run.json#{c}" for c in ("fp32@onnxruntime", "best@onnxruntime", "best@openvino"))
-    presets = tuple(f"{file.replace('.', '-')}={folder}/{file}" for file in study.presets)
+    files = (f"{file.replace('.', '-')}={folder}/{file}" for file in study.presets)
+    presets = (*files, *neural_compressor(study, folder))
     return Contest(folder, own, presets, tuple(found(folder / "auto" / "run.json")) if auto else ())
+
+
+def neural_compressor(study: Study, folder: Path) -> Iterator[str]:
+    """What Neural Compressor makes of the recipe's model and data, for both runtimes; its speed is measured later."""
+    recipe = f"""schema: 1
+extends: {study.recipe}
+variants: {{fp32: [], best: null, inc: [quantize.inc]}}
+baseline: fp32
+measure: {{latency: null}}
+gates: []
+"""
+    file = folder / "inc.yaml"
+    file.write_text(recipe, encoding="utf-8")
+    place = ["--store", str(folder / "store"), "--out", str(folder / "inc")]
+    figures.run([*OPTC, "build", str(file), *place, "--bundle", "none"])
+    return (f"inc-{target}={folder}/inc/run.json#inc@{target}" for target in ("onnxruntime", "openvino"))
 
 
 def found(path: Path) -> Iterator[str]:
