@@ -226,11 +226,18 @@ def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tupl
     gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [], _loads(recipe))
     for gate in parsed:
         if gate.relation != "absolute" and not comparable:
-            raise OptimizerError(
-                f"the gate '{gate.text}' compares with a baseline, the recipe has none", "add baseline: fp32"
-            )
+            raise _incomparable(recipe, gate.text)
         _known(recipe, gate.text, gate.variant, gate.target)
     return parsed
+
+
+def _incomparable(recipe: Recipe, gate: str) -> OptimizerError:
+    if recipe.baseline is None:
+        return OptimizerError(f"the gate '{gate}' compares with a baseline, the recipe has none", "add baseline: fp32")
+    return OptimizerError(
+        f"the gate '{gate}' compares with the baseline '{recipe.baseline}', and nothing else is built",
+        "build another variant beside it, or take the gate out",
+    )
 
 
 def _loads(recipe: Recipe) -> dict[str, str | list[int]]:

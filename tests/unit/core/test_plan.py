@@ -107,6 +107,7 @@ def test_the_baseline_is_per_target_or_one_for_all(folder: Path, baseline: str |
         ({"gates": ["@tensorrt: top1 drop <= 1pp"]}, "unknown target 'tensorrt'"),
         ({"gates": ["top1 drop >= 1pp"]}, "<="),
         ({"variants": {"a": ["simplify"]}, "baseline": None}, "the recipe has none"),
+        ({"variants": {"fp32": []}}, "the baseline 'fp32', and nothing else is built"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_before_anything_runs(folder: Path, change: dict[str, Any], message: str) -> None:

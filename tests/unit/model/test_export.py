@@ -206,10 +206,10 @@ def test_samples_decide_nothing_but_sizes(bench):
 
 
 def test_a_tracer_that_would_fix_a_decision_is_no_way_out(bench, monkeypatch):
-    def fails(model, args, options):
+    def fails(*given):
         raise RuntimeError("an internal error")
 
-    monkeypatch.setattr(export, "_dynamo", fails)
+    monkeypatch.setattr(export.onnx_export, "dynamo", fails)
     with pytest.raises(
         OptimizerError, match=r"internal error; torchscript: the tracer would fix a decision .*models\.py"
     ):
