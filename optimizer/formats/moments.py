@@ -48,6 +48,27 @@ class Sums:
     held: int  # rows that wait for one product, which is faster when it is large
 
 
+class Work:
+    """Progress over samples that are read and tensors whose layers are worked on, as they take turns."""
+
+    def __init__(self, progress: Callable[[int, int], None], tensors: int) -> None:
+        self._progress, self._tensors = progress, tensors
+        self._read, self._samples, self._done = 0, 0, 0
+
+    def reading(self, done: int, total: int) -> None:
+        """So many samples have been read."""
+        self._read, self._samples = done, total
+        self._tell()
+
+    def advance(self) -> None:
+        """One more tensor is done with."""
+        self._done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self._progress(self._read + self._done, self._samples + self._tensors)
+
+
 def gather(
     model: onnx.ModelProto,
     wanted: Mapping[str, Wanted],

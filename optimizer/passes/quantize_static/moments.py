@@ -37,9 +37,11 @@ def second_moments(
         )
         for layer in layers
     }
-    for found in moments.gather(model, wanted, data, SUMS, progress):
+    work = moments.Work(progress, len(wanted))
+    for found in moments.gather(model, wanted, data, SUMS, work.reading):
         for name in list(found):
             yield graph.layers[name], found.pop(name).matrix
+            work.advance()
 
 
 def _size(graph: Graph, layer: Layer) -> tuple[int, int, int]:

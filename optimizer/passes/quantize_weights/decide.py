@@ -58,12 +58,14 @@ def decided(
             readers[layer.input].append(layer)
     data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
     wanted = {name: _wanted(name, tensors[own[0].weight], own[0]) for name, own in readers.items()}
-    for found in moments.gather(model, wanted, data, SUMS, ctx.progress):
+    work = moments.Work(ctx.progress, len(wanted))
+    for found in moments.gather(model, wanted, data, SUMS, work.reading):
         _refuse_infinite(found)
         _warn_of_few(found, ctx.warn)
         for name, seen in found.items():
             own = [layers.weights(tensors[layer.weight], layer) for layer in readers[name]]
             yield _by_inputs(readers[name], own, seen.matrix[0], steps, options)
+            work.advance()
 
 
 def _by_inputs(
