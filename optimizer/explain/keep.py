@@ -10,6 +10,7 @@ import yaml
 from optimizer.explain.variants import Layer, types
 
 STEP = "quantize.static"
+IN_PYTORCH = "quantize.inc"  # which selects modules
 WIDE = 10_000  # no folding of lines
 
 
@@ -32,6 +33,8 @@ def selectors(kept: Set[str], layers: Sequence[Layer]) -> tuple[str, ...]:
 
 def step(steps: Sequence[Mapping[str, Any]], keep: Sequence[str]) -> str:
     """The quantize.static step of a variant with these selectors added to its `keep`, as a recipe writes it."""
+    if any(IN_PYTORCH in s for s in steps):
+        return f"name the modules behind {', '.join(keep)} in the keep of {IN_PYTORCH}"
     options: dict[str, Any] = next((dict(s[STEP]) for s in steps if STEP in s), {})
     options["keep"] = list(dict.fromkeys([*options.get("keep", []), *keep]))
     return "- " + yaml.safe_dump({STEP: options}, default_flow_style=True, sort_keys=False, width=WIDE).strip()
