@@ -7,8 +7,8 @@ from optimizer.explain import keep
 
 def test_selectors_are_added_to_those_of_the_step() -> None:
     steps = [{"fuse": {}}, {"quantize.static": {"method": "mse", "keep": ["a"]}}]
-    assert keep.step(steps, ["a", "op:Softmax"]) == "- quantize.static: {method: mse, keep: [a, 'op:Softmax']}"
-    assert keep.step([], ["b"]) == "- quantize.static: {keep: [b]}"
+    assert keep.step(steps, ["a", "op:Softmax"]) == "- {quantize.static: {method: mse, keep: [a, 'op:Softmax']}}"
+    assert keep.step([], ["b"]) == "- {quantize.static: {keep: [b]}}"
 
 
 def test_a_step_that_selects_modules_is_not_given_names_of_nodes() -> None:
