@@ -38,6 +38,18 @@ class Sequence(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(x)))
 
 
+class Bounded(nn.Module):
+    """A table of positions, which ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.table, self.head = nn.Parameter(torch.randn(12, 16)), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.table[: x.shape[1]])
+
+
 class Plain(nn.Module):
     """Nothing that could be quantized."""
 

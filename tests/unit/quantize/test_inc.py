@@ -31,6 +31,7 @@ INPUTS = {
     "Picture": {"image": "float32[batch,3,8,8]"},
     "Sequence": {"x": "float32[batch,6,16]"},
     "Plain": {"x": "float32[batch,6,16]"},
+    "Bounded": {"x": "float32[batch,length,16]"},
 }
 
 
@@ -40,8 +41,8 @@ class Lab:
     def __init__(self, root: Path) -> None:
         self.root, self.notes, self.warnings = root, {}, []
 
-    def load(self, name: str) -> Artifact:
-        given = {"entry": f"{inc_models.__file__}:{name}", "inputs": INPUTS[name]}
+    def load(self, name: str, **more: object) -> Artifact:
+        given = {"entry": f"{inc_models.__file__}:{name}", "inputs": INPUTS[name], **more}
         out = self.folder()
         load.run(None, schema.parse(ModelSpec, given, "model", self.root), Context(), out)
         return opened("torch", out, formats.read("torch", out))
@@ -142,6 +143,14 @@ def test_what_it_cannot_take_is_told(lab: Lab) -> None:
     load.run(None, schema.parse(ModelSpec, given, "model", lab.root), Context(), out)
     with pytest.raises(OptimizerError, match="a TorchScript archive has none"):
         lab.quantize(opened("torch", out, formats.read("torch", out)))
+
+
+def test_a_dimension_that_ends_has_to_be_given_its_range(lab: Lab) -> None:
+    with pytest.raises(OptimizerError, match="in the specified range") as caught:
+        lab.quantize(lab.load("Bounded"))
+    assert "model: {dims: {NAME: [least, largest]}}" in str(caught.value.hint)
+    lab.quantize(lab.load("Bounded", dims={"length": [2, 12]}))
+    assert lab.notes["quantized"] == {"MatMul": 1}
 
 
 def test_few_samples_are_warned_of(lab: Lab) -> None:

@@ -145,13 +145,14 @@ def _quantized(
                 ctx.progress(min(done, len(data)), len(data))
             return convert(observed)
         except FAULTS as error:
-            raise _untaken(explain("torch.export", error).reason) from error
+            raise _untaken(explain("torch.export", error).reason) from None
 
 
 def _untaken(reason: str) -> OptimizerError:
+    ranged = "give that dimension its range, model: {dims: {NAME: [least, largest]}}; or " if "range" in reason else ""
     return OptimizerError(
         f"Neural Compressor cannot take this model: {' '.join(reason.split())[:300]}",
-        "use quantize.static, which works on the exported graph",
+        f"{ranged}use quantize.static, which works on the exported graph",
     )
 
 
