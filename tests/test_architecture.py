@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ BROAD = {"cli.py", "registry.py", "usercode.py", "formats/torch.py"}
 MAX_FILE, MAX_FUNCTION = 350, 60
 
 
+@functools.cache
 def sources() -> dict[str, ast.Module]:
     """Module name below the package ("formats.onnx") -> its syntax tree."""
     found = {}
@@ -78,6 +80,7 @@ def own_imports(tree: ast.AST, known: set[str]) -> Iterator[str]:
             yield inner or "__init__"
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Module -> the modules of this package that it imports."""
     trees = sources()

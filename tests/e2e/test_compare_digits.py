@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from command_line import optc, shared_store
 
 from optimizer import schema
 from optimizer.values import Measurement, Run
 
 pytest.importorskip("torch")
 
-OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
 SMALL = """
 extends: vision/digits-int8
 targets: [onnxruntime]
@@ -32,12 +31,10 @@ class Place:
     """A folder with a build in `now` and the same, had it been 10 % slower, in `slow`."""
 
     folder: Path
+    store: Path
 
     def optc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*OPTC, *arguments, "--store", "store"],
-            cwd=self.folder, check=False, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        return optc(self.folder, *arguments, "--store", str(self.store))
 
 
 def steady(run: Run, factor: float) -> Run:
@@ -57,7 +54,7 @@ def steady(run: Run, factor: float) -> Run:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    found = Place(tmp_path_factory.mktemp("compare"))
+    found = Place(tmp_path_factory.mktemp("compare"), shared_store(tmp_path_factory))
     (found.folder / "small.yaml").write_text(SMALL)
     built = found.optc("build", "small.yaml", "--out", "now", "--bundle", "all")
     assert built.returncode == 0, built.stdout + built.stderr

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import optc, shared_store
 
 from optimizer import schema
 from optimizer.values import Run
@@ -37,29 +38,24 @@ gates: [size ratio <= 0.01]
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with recipes, a store and the output of the first build."""
+    """A folder with recipes, a store and the output of the first build, which is a process of its own."""
 
     folder: Path
+    store: Path
     first: subprocess.CompletedProcess[str]
 
     def run(self) -> Run:
         return schema.load_run((self.folder / "out" / "run.json").read_bytes(), "run.json")
 
 
-def optc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*OPTC, *arguments], cwd=folder, check=False, capture_output=True, text=True, timeout=240)
-
-
-def build(folder: Path, recipe: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return optc(folder, "build", recipe, "--store", "store", *more)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("digits")
+    folder, store = tmp_path_factory.mktemp("digits"), shared_store(tmp_path_factory)
     (folder / "quick.yaml").write_text(QUICK)
     (folder / "failing.yaml").write_text(FAILING)
-    return Place(folder, build(folder, "quick.yaml", "--out", "out"))
+    command = [*OPTC, "build", "quick.yaml", "--out", "out", "--store", str(store)]
+    first = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=240)
+    return Place(folder, store, first)
 
 
 def test_every_gate_passes_and_the_exit_code_says_so(place: Place) -> None:
@@ -105,7 +101,8 @@ def test_no_place_of_this_machine_is_in_the_record(place: Place) -> None:
 
 
 def test_a_second_build_makes_nothing_again(place: Place) -> None:
-    again = build(place.folder, "quick.yaml", "--out", "again", "--no-measure", "--json")
+    command = ("build", "quick.yaml", "--out", "again", "--no-measure", "--json", "--store", str(place.store))
+    again = optc(place.folder, *command)
     assert again.returncode == 0, again.stderr
     run = schema.load_run(again.stdout.encode(), "stdout")
     assert run.steps
@@ -113,7 +110,7 @@ def test_a_second_build_makes_nothing_again(place: Place) -> None:
 
 
 def test_a_failed_gate_exits_1_and_its_candidate_is_not_packed(place: Place) -> None:
-    failed = build(place.folder, "failing.yaml", "--out", "failed")
+    failed = optc(place.folder, "build", "failing.yaml", "--out", "failed", "--store", str(place.store))
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "size ratio" in failed.stdout
     assert not list((place.folder / "failed").rglob("*int8-o*.tar.gz"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import optc, shared_store
 
 from optimizer import bundle, schema
 from optimizer.formats.tensorrt import facts
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.skipif(
     reason=str(rtx.probe() or "this machine has a GPU: the recipe is measured, tests/slow/test_published.py"),
 )
 
-OPTC = [sys.executable, "-c", "import sys; from optimizer.cli import main; sys.exit(main())"]
 QUICK = """
 extends: vision/digits-tensorrt
 variants: {fp16: null}
@@ -27,10 +25,11 @@ measure: {latency: {batch: [1]}}
 """
 
 
-def test_engines_are_built_typed_and_packed_and_no_number_is_made_up(tmp_path: Path) -> None:
+def test_engines_are_built_typed_and_packed_and_no_number_is_made_up(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     (tmp_path / "quick.yaml").write_text(QUICK)
-    command = [*OPTC, "build", "quick.yaml", "--store", "store", "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=240)
+    done = optc(tmp_path, "build", "quick.yaml", "--store", str(shared_store(tmp_path_factory)), "--out", "out")
     assert done.returncode == 4, done.stdout + done.stderr
     run = schema.load_run((tmp_path / "out/run.json").read_bytes(), "run.json")
     assert {m.metric for m in run.measurements} == {"size"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import optc, shared_store
 
 from optimizer import schema
 from optimizer.values import Run
@@ -37,6 +38,7 @@ bundle: none
 @dataclass(frozen=True)
 class Place:
     folder: Path
+    store: Path
     journal: Path
     second: subprocess.CompletedProcess[str]
     before: str  # the journal as the kill left it
@@ -44,18 +46,18 @@ class Place:
     def run(self) -> Run:
         return schema.load_run((self.folder / "out" / "run.json").read_bytes(), "run.json")
 
-
-def command(*arguments: str) -> list[str]:
-    return [*OPTC, *arguments, "--store", "store"]
+    def optc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return optc(self.folder, *arguments, "--store", str(self.store))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("search")
+    folder, store = tmp_path_factory.mktemp("search"), shared_store(tmp_path_factory)
     (folder / "long.yaml").write_text(RECIPE.replace("BUDGET", "10m"))
     journal = folder / "out" / "trials" / "journal.jsonl"
     with (folder / "first.log").open("w") as log:
-        first = subprocess.Popen(command("build", "long.yaml", "--out", "out"), cwd=folder, stdout=log, stderr=log)
+        command = [*OPTC, "build", "long.yaml", "--out", "out", "--store", str(store)]
+        first = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         for _ in range(1200):
             if first.poll() is not None or (journal.is_file() and '"kept"' in journal.read_text()):
                 break
@@ -65,9 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     first.wait()
     before = journal.read_text()
     # The budget of the first sitting is as good as spent: the second only finishes what is in hand.
-    arguments = command("build", "long.yaml", "--out", "out", "--budget", "20s")
-    second = subprocess.run(arguments, cwd=folder, check=False, capture_output=True, text=True, timeout=240)
-    return Place(folder, journal, second, before)
+    second = optc(folder, "build", "long.yaml", "--out", "out", "--budget", "9s", "--store", str(store))
+    return Place(folder, store, journal, second, before)
 
 
 def test_the_second_sitting_takes_the_trials_over_and_is_confirmed(place: Place) -> None:
@@ -82,9 +83,7 @@ def test_best_and_trials_are_recipes_that_stand_on_their_own(place: Place) -> No
     trials = sorted((place.folder / "out" / "trials").glob("*.yaml"))
     assert {"as-is@onnxruntime.yaml", "quantize.static@openvino.yaml"} <= {path.name for path in trials}
     for path in (place.folder / "out" / "best.yaml", place.folder / "out" / "trials" / "quantize.static@openvino.yaml"):
-        planned = subprocess.run(
-            command("plan", str(path)), cwd=place.folder, check=False, capture_output=True, text=True
-        )
+        planned = place.optc("plan", str(path))
         assert planned.returncode == 0, planned.stderr
         assert " 0 to build" in planned.stdout, "it is what the search made"
 
@@ -110,10 +109,7 @@ def test_the_run_holds_the_concrete_recipe_and_every_trial(place: Place) -> None
 def test_where_nothing_meets_the_gates_the_exit_code_is_1_and_the_gap_is_printed(place: Place) -> None:
     text = (place.folder / "long.yaml").read_text().replace("size ratio <= 0.4", "size ratio <= 0.01")
     (place.folder / "never.yaml").write_text(text)
-    done = subprocess.run(
-        command("build", "never.yaml", "--out", "never", "--budget", "8s", "--target", "onnxruntime"),
-        cwd=place.folder, check=False, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    done = place.optc("build", "never.yaml", "--out", "never", "--budget", "4s", "--target", "onnxruntime")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "nothing met the gates; closest: quantize.static" in done.stderr
     assert "the gate asks <= 0.01x" in done.stderr
@@ -121,9 +117,6 @@ def test_where_nothing_meets_the_gates_the_exit_code_is_1_and_the_gap_is_printed
 
 
 def test_a_budget_too_small_for_the_baseline_says_how_long_one_takes(place: Place) -> None:
-    done = subprocess.run(
-        [*OPTC, "build", "long.yaml", "--out", "short", "--budget", "10ms", "--store", "store"],
-        cwd=place.folder, check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = place.optc("build", "long.yaml", "--out", "short", "--budget", "10ms")
     assert done.returncode == 2
     assert "is too small: building and evaluating the baseline alone took" in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir
 import pytest
-from conftest import artifact, compare, run_onnx
+from conftest import Bench, artifact, compare, run_onnx
 
 from optimizer import samples
 from optimizer.errors import OptimizerError
@@ -21,8 +21,10 @@ from optimizer.values import Artifact, Check
 INPUTS = {"x": "float32[batch,sequence,32]", "attention_mask": "int64[batch,sequence]"}
 
 
-@pytest.fixture
-def source(bench) -> Artifact:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Artifact:
+    """Exported once: passes read their source and leave it alone."""
+    bench = Bench(tmp_path_factory.mktemp("encoder"))
     return bench.export(bench.model("Encoder", inputs=INPUTS))
 
 
