@@ -95,11 +95,14 @@ class Producer:
         step.plugin.run(source, step.options, context, out)
 
     def dataset(self, role: str) -> Stream:
-        """The data set of a role, opened once, fitted to the model's signature."""
+        """The data set of a role, opened once, fitted to the model's signature; labels that metrics read, judged."""
         if role not in self._datasets:
             planned = self.plan.data[role]
             signature = self._signature()
-            self._datasets[role] = dataset.open(planned.spec, planned.name, signature, self.plan.recipe.seed)
+            found = dataset.open(planned.spec, planned.name, signature, self.plan.recipe.seed)
+            if role in ("evaluate", "select") and any(m.AGAINST == "labels" for m, _ in self.plan.metrics.values()):
+                _ = next(found.batches(1, limit=1)).labels  # better judged now than after the steps
+            self._datasets[role] = found
         return self._datasets[role]
 
     def samples(self, signature: Signature) -> samples.Samples:

@@ -29,19 +29,36 @@ Labels = Literal["classes", "numbers", "text", "json", "tokens"]
 """What kind of label a metric reads."""
 
 
+class _WhenRead:
+    """A field that is given as an array, or as a function that makes it, which is called when it is first read."""
+
+    def __get__(self, batch: Batch | None, owner: type[Batch]) -> np.ndarray | None:
+        if batch is None:
+            raise AttributeError("labels")  # so that the field has no default
+        held = vars(batch)["labels"]
+        if callable(held):
+            held = vars(batch)["labels"] = held()
+        found: np.ndarray | None = held
+        return found
+
+    def __set__(self, batch: Batch, value: np.ndarray | Callable[[], np.ndarray | None] | None) -> None:
+        vars(batch)["labels"] = value
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples that went through the transforms.
 
     `feeds`: input name -> array whose first dimension is `len(labels) * views` samples.
     `labels`: one per example, or None when the data set has no label; an array of objects where labels are text,
-    JSON values, or arrays of different shapes.
+    JSON values, or arrays of different shapes. Decoded and judged when they are first read, by whoever needs them:
+    OptimizerError for one that is no label.
     `views`: model samples per example (2 for sentence pairs); outputs reshape to (examples, views, ...).
     """
 
     feeds: Feeds
-    labels: np.ndarray | None
-    indices: np.ndarray
+    labels: _WhenRead = _WhenRead()
+    indices: np.ndarray  # type: ignore[misc]  # mypy takes the descriptor for a default, which it has none of
     views: int = 1
     # Columns that the examples are sliced by, one number or text per example.
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)

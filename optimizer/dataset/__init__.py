@@ -24,8 +24,8 @@ def open(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> S
     """The data set behind a specification, ready to be fed to a model of this signature.
 
     The first example is read at once, so that data that does not fit is refused here: OptimizerError naming
-    the input, what it expects, what was found and the transform to add. Without a signature every column of
-    numbers is fed under its own name.
+    the input, what it expects, what was found and the transform to add. Its label is judged by who reads it. Without
+    a signature every column of numbers is fed under its own name.
     """
     from optimizer.dataset import stream
 

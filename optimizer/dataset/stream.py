@@ -65,7 +65,7 @@ class Stream:
 
     def _batch(self, indices: np.ndarray) -> Batch:
         samples: list[list[np.ndarray]] = [[] for _ in self.feeds]
-        labels: list[Any] = []
+        kept: list[Example] = []
         columns: dict[str, list[float | str]] = {name: [] for name in self.spec.slices}
         for index in indices.tolist():
             try:
@@ -73,8 +73,9 @@ class Stream:
                 example = transforms.apply(self.steps, raw)
                 for found, feed in zip(samples, self.feeds, strict=True):
                     found.append(feed.sample(example))
-                if self.spec.label is not None:
-                    labels.append(_label(example, self.spec.label, self.spec))
+                if self.spec.label is not None:  # alone, so that nothing else is held; else the columns that there are
+                    own = {name: value for name, value in example.items() if name == self.spec.label}
+                    kept.append(own or dict.fromkeys(example))
                 for name, values in columns.items():
                     values.append(_sliced(raw, name))
             except OptimizerError as error:
@@ -85,8 +86,20 @@ class Stream:
         except OptimizerError as error:
             place = f"data '{self.name}', examples {indices[0]} to {indices[-1]}"
             raise OptimizerError(f"{place}: {error.message}", error.hint) from None
-        known = _array(labels) if self.spec.label is not None else None
-        return Batch(feeds, known, indices, self.spec.views, {name: _column(v) for name, v in columns.items()})
+        read = functools.partial(self._labels, indices, kept)
+        return Batch(feeds, read, indices, self.spec.views, {name: _column(v) for name, v in columns.items()})
+
+    def _labels(self, indices: np.ndarray, kept: Sequence[Example]) -> np.ndarray | None:
+        """One label per example; raises OptimizerError for the first that is none."""
+        if self.spec.label is None:
+            return None
+        found = []
+        for index, example in zip(indices.tolist(), kept, strict=True):
+            try:
+                found.append(_label(example, self.spec.label, self.spec))
+            except OptimizerError as error:
+                raise OptimizerError(f"data '{self.name}', example {index}: {error.message}", error.hint) from None
+        return _array(found)
 
 
 def open_stream(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> Stream:

@@ -86,7 +86,7 @@ def _cut(batch: Batch, first: int, last: int) -> Batch:
     rows = slice(first * batch.views, last * batch.views)
     return Batch(
         {name: array[rows] for name, array in batch.feeds.items()},
-        None if batch.labels is None else batch.labels[first:last],
+        lambda: None if batch.labels is None else batch.labels[first:last],
         batch.indices[first:last],
         batch.views,
     )

@@ -59,7 +59,7 @@ def collect(session: Session, dataset: Dataset, metrics: Metrics, batch: int, pr
                 found[name].append(metric.examples(outputs, data, options))
             except OptimizerError as error:
                 raise OptimizerError(f"metric '{name}' on data '{dataset.name}': {error.message}", error.hint) from None
-        own = slices.classes(data.labels, metrics)
+        own = slices.classes(data, metrics)
         for column, values in {**data.columns, **({} if own is None else {slices.CLASS: own})}.items():
             columns.setdefault(column, []).append(values)
         done += len(data.indices)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.protocols import Batch
+
 MOST = 50  # values per column, the most frequent ones
 FEWEST = 20  # examples; smaller parts are counted, not measured
 CLASS = "label"
@@ -28,10 +30,12 @@ class Part:
         return {"column": self.column, "value": self.value}
 
 
-def classes(labels: np.ndarray | None, metrics: Mapping[str, tuple[Any, Any]]) -> np.ndarray | None:
+def classes(batch: Batch, metrics: Mapping[str, tuple[Any, Any]]) -> np.ndarray | None:
     """The labels to slice by: those of a classification metric, one whole number per example."""
-    read = any(getattr(metric, "LABELS", None) == "classes" for metric, _ in metrics.values())
-    if not read or labels is None or labels.ndim != 1 or labels.dtype.kind not in "biuf":
+    if not any(getattr(metric, "LABELS", None) == "classes" for metric, _ in metrics.values()):
+        return None
+    labels = batch.labels
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "biuf":
         return None
     return labels.astype(np.int64)
 

@@ -68,7 +68,7 @@ class Feeder:
         if self.settings.augment.flip or self.settings.augment.crop:
             rng = np.random.default_rng([self.seed, step, self._rank, CHANGES])
             feeds = augment(found.feeds, self.settings.augment, rng)
-            return Batch(feeds, found.labels, found.indices, found.views)
+            return Batch(feeds, lambda: found.labels, found.indices, found.views)
         return found
 
     def _shuffled(self, epoch: int) -> np.ndarray:

@@ -74,6 +74,21 @@ def test_slices_and_corrections_of_a_run(folder: Path, store: Store) -> None:
     assert any("2 candidates per target were judged on the same data" in text for text in run.warnings)
 
 
+def test_labels_that_no_step_and_no_metric_reads_are_not_judged(folder: Path, store: Store) -> None:
+    with np.load(folder / "test.npz") as found:
+        np.savez(folder / "words.npz", x=found["x"][:64], label=np.array(["neither", "of", "ten", "classes"] * 16))
+    data = {"calibrate": "words.npz", "evaluate": "test.npz"}
+    run = built(folder, store, data=data, variants={"fp32": [], "int8": ["quantize.static"]})
+    assert {m.subject for m in run.measurements if m.metric == "top1"} == {"fp32@onnxruntime", "int8@onnxruntime"}
+    words = {"evaluate": "words.npz"}
+    agreement = {"measure": {"metrics": ["agreement"], "latency": False}, "gates": []}
+    assert built(folder, store, data=words, **agreement).measurements, "agreement compares outputs with outputs"
+    before = {entry.key for entry in store.entries()}
+    with pytest.raises(OptimizerError, match=r"data 'words.npz', example 0: the label .column 'label'. is the text"):
+        built(folder, store, data=words, variants={"fp32": [], "int8": [{"quantize.dynamic": {"ops": ["MatMul"]}}]})
+    assert {entry.key for entry in store.entries()} == before, "labels that a metric reads are judged before any step"
+
+
 def test_with_a_split_to_choose_on_only_the_chosen_are_confirmed(folder: Path, store: Store) -> None:
     run = built(folder, store, data={"select": "select.npz", **BASE["data"]})
     assert {m.subject for m in run.selection} == {f"{v}@onnxruntime" for v in BASE["variants"]}

@@ -10,6 +10,7 @@ import pytest
 
 from optimizer import registry, report, schema
 from optimizer.measure import accuracy, slices
+from optimizer.protocols import Batch
 from optimizer.values import Candidate, Machine, Measurement, Run
 
 N = 400
@@ -53,9 +54,10 @@ def test_a_constant_column_is_no_slice_and_of_many_values_the_frequent_ones_are_
 
 def test_classes_are_sliced_only_for_classification() -> None:
     labels = np.array([0, 1, 2])
-    assert slices.classes(labels, metrics("top1")) is not None
-    assert slices.classes(labels, metrics("spearman")) is None
-    assert slices.classes(None, metrics("top1")) is None
+    batch = Batch({}, labels, np.arange(len(labels)))
+    assert slices.classes(batch, metrics("top1")) is not None
+    assert slices.classes(batch, metrics("spearman")) is None
+    assert slices.classes(Batch({}, None, batch.indices), metrics("top1")) is None
 
 
 def taken(rows: np.ndarray, comparisons: int = 2) -> list[Measurement]:

@@ -226,8 +226,11 @@ def test_without_a_model_every_column_of_numbers_is_fed(tmp_path: Path) -> None:
     ],
 )
 def test_bad_labels(tmp_path: Path, labels: list[str], value: str, message: str) -> None:
-    with pytest.raises(OptimizerError, match=message):
-        listed(tmp_path, VECTOR, f"[{{'x': [1., 2., 3.], 'y': {value}}}]", label="y", labels=labels)
+    stream = listed(tmp_path, VECTOR, f"[{{'x': [1., 2., 3.], 'y': {value}}}]", label="y", labels=labels)
+    batch = next(stream.batches(1))
+    assert batch.feeds["x"].tolist() == [[1, 2, 3]], "who reads no label is not told of it"
+    with pytest.raises(OptimizerError, match=f"data 'd', example 0: .*{message}"):
+        _ = batch.labels
 
 
 def test_labels_by_name_and_missing_label_column(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_labels_by_name_and_missing_label_column(tmp_path: Path) -> None:
     labels = next(listed(tmp_path, VECTOR, text, label="y", labels=["yes", "no"]).batches(2)).labels
     assert labels is not None and labels.tolist() == [1, 0]
     with pytest.raises(OptimizerError, match="unknown label column 'z'; available: x, y"):
-        listed(tmp_path, VECTOR, text, label="z")
+        _ = next(listed(tmp_path, VECTOR, text, label="z").batches(2)).labels
 
 
 def test_an_image_folder_end_to_end(tmp_path: Path) -> None:
@@ -299,12 +302,12 @@ def test_labels_as_text_and_json(tmp_path: Path) -> None:
     (batch,) = _opened(tmp_path, arrays, label="boxes", label_as="json").batches(2)
     assert batch.labels.dtype == object and list(batch.labels) == [[1], [2]]
     with pytest.raises(OptimizerError, match=r"the label .column 'said'. is not JSON"):
-        _opened(tmp_path, arrays, label="said", label_as="json")
+        _ = next(_opened(tmp_path, arrays, label="said", label_as="json").batches(2)).labels
     with pytest.raises(OptimizerError, match="is the text 'hello'") as caught:
-        _opened(tmp_path, arrays, label="said")
+        _ = next(_opened(tmp_path, arrays, label="said").batches(2)).labels
     assert "label_as: text (wer) or json (map) keeps it" in str(caught.value.hint)
     with pytest.raises(OptimizerError, match="is no text, but label_as: text asks for it"):
-        _opened(tmp_path, {**arrays, "n": np.arange(2)}, label="n", label_as="text")
+        _ = next(_opened(tmp_path, {**arrays, "n": np.arange(2)}, label="n", label_as="text").batches(2)).labels
 
 
 def test_what_is_counted_without_being_read(tmp_path: Path) -> None:
