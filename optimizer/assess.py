@@ -11,7 +11,7 @@ import numpy as np
 from optimizer import dataset, fingerprint, gates, registry
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.measure import accuracy, latency, memory, slices
+from optimizer.measure import accuracy, constant, latency, memory, slices
 from optimizer.measure.accuracy import Baseline
 from optimizer.plan import Evaluation
 from optimizer.produce import Producer
@@ -65,11 +65,12 @@ def _checked(producer: Producer, key: str, evaluated: bool) -> StoredEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """What accuracy found: measurements of all data, of its slices, and what precision ran per candidate."""
+    """What accuracy found: measurements of all data, of its slices, what precision ran per candidate, and cautions."""
 
     measurements: list[Measurement]
     slices: list[Measurement]
     precisions: dict[str, str]
+    cautions: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,14 @@ class Assessor:
             sliced += accuracy.sliced(name, own.rows, parts, *given, protocol, max(judged, 1))
         self._remember(measured)
         precisions = {name: str(own.entry.record["precision"]) for name, own in kept.items()}
-        return Accuracy(measured, sliced, precisions)
+        return Accuracy(
+            measured, sliced, precisions, constant.cautions(self._judged(kept), self.plan.metrics, measured)
+        )
+
+    def _judged(self, kept: Mapping[str, _Kept]) -> list[constant.Judged]:
+        """The baselines that others are compared with."""
+        names = dict.fromkeys(str(against) for name in kept if (against := self.plan.against(name)))
+        return [constant.Judged(name, kept[name].rows, kept[name].columns.get(slices.CLASS)) for name in names]
 
     def _remember(self, measured: list[Measurement]) -> None:
         """Keep how wide the paired intervals came out: the best foretelling of the next run on this data."""

@@ -134,7 +134,7 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
         found.measurements += accuracy.measurements + times
         found.verdicts = [*failures, *gates.judge(plan.gates, found.measurements, candidates, plan.baseline)]
         crowded = choice.crowded(candidates, plan.baseline) if plan.metrics else None
-        found.notes = [*remarks, *([crowded] if crowded else [])]
+        found.notes = [*remarks, *([crowded] if crowded else []), *accuracy.cautions]
     else:
         found.selection = assessor.selection()
         times, failures, remarks = _timed(assessor, built)
@@ -148,7 +148,7 @@ def _measure(assessor: assess.Assessor, candidates: list[Candidate], measure: bo
         found.measurements = costs + accuracy.measurements
         given = (plan.gates, found.measurements, found.selection, candidates, plan.baseline)
         found.verdicts = [*failures, *choice.judged(*given, names)]
-        found.notes = [*remarks, *_chosen(built, names, plain)]
+        found.notes = [*remarks, *_chosen(built, names, plain), *accuracy.cautions]
     for note in found.notes:
         assessor.console.warn(note)
     found.slices = accuracy.slices

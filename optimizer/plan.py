@@ -23,7 +23,7 @@ from optimizer.values import Candidate, Machine, Relation, on
 
 READABLE = {"text": ("text",), "json": ("json", "number")}
 """Kind of label that a metric reads -> what `label_as` may be; for every other kind: number."""
-EVALUATION = 2  # raise it when an evaluation keeps other things of each example
+EVALUATION = 3  # raise it when an evaluation keeps other things of each example
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,12 @@ def class_labels(found: np.ndarray | None, classes: int, views: int = 1) -> np.n
     return whole.astype(np.int64)
 
 
+def most_frequent(classes: np.ndarray, count: int) -> float:
+    """The share of the examples (0 to 1) whose class is one of the `count` most frequent."""
+    found = np.sort(np.unique(classes, return_counts=True)[1])
+    return float(found[-count:].sum() / len(classes))
+
+
 def predictions(outputs: Mapping[str, np.ndarray], name: str | None, examples: int, views: int) -> np.ndarray:
     """One number per example: the model's own, or for two views the cosine similarity of their outputs."""
     found = output(outputs, name, examples * views).astype(np.float64)

@@ -232,6 +232,8 @@ def _metric(module: ModuleType) -> Iterator[str]:
     if not all(isinstance(tool, str) for tool in getattr(module, "TOOLS", ())):
         yield "TOOLS is not a tuple of names"
     yield from _functions(module, {"examples": 3, "summarize": 1})
+    if hasattr(module, "constant"):
+        yield from _functions(module, {"constant": 2})
     if getattr(module, "AGAINST", None) == "baseline":
         yield from _functions(module, {"compare": 2})
     if hasattr(module, "weighted"):

@@ -83,6 +83,11 @@ def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
+def constant(rows: np.ndarray, classes: np.ndarray | None) -> float:  # noqa: ARG001  # the protocol's signature
+    """No box that is the same in every image: a model that finds nothing."""
+    return 0.0
+
+
 def _precision(
     image: np.ndarray, matched: np.ndarray, ignored: np.ndarray, boxes: np.ndarray, counts: np.ndarray, thresholds: int
 ) -> np.ndarray:

@@ -35,7 +35,7 @@ class Options(Strict):
 
 
 def examples(outputs: Mapping[str, np.ndarray], batch: Batch, options: Options) -> np.ndarray:
-    """Rows (sum of negative log-likelihoods in nats, number of tokens counted)."""
+    """Rows (sum of negative log-likelihoods in nats, number of tokens counted, size of the vocabulary)."""
     found = scores.labels(batch.labels, batch.views)
     logits = scores.output(outputs, options.output, len(found))
     if logits.ndim != 3:
@@ -45,13 +45,13 @@ def examples(outputs: Mapping[str, np.ndarray], batch: Batch, options: Options) 
         )
     if options.mask is not None and options.mask not in batch.feeds:
         raise unknown("model input", options.mask, batch.feeds, where="the metric's option 'mask'")
-    rows = np.empty((len(found), 2))
+    rows = np.empty((len(found), 3))
     for place, (own, label) in enumerate(zip(logits, found, strict=True)):
         tokens = _tokens(label, len(own), options.ignore_index)
         if options.mask is not None:
             tokens = np.where(batch.feeds[options.mask][place] != 0, tokens, options.ignore_index)
         own, tokens = (own[:-1], tokens[1:]) if options.shift else (own, tokens)
-        rows[place] = _likelihood(own, tokens, options.ignore_index)
+        rows[place] = *_likelihood(own, tokens, options.ignore_index), logits.shape[2]
     return rows
 
 
@@ -61,9 +61,14 @@ def summarize(rows: np.ndarray) -> float:
 
 
 def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    loss, tokens = (counts @ rows).T
+    loss, tokens = (counts @ rows[:, :2]).T
     found: np.ndarray = np.exp(np.minimum(loss / np.maximum(tokens, 1), LARGEST))
     return found
+
+
+def constant(rows: np.ndarray, classes: np.ndarray | None) -> float:  # noqa: ARG001  # the protocol's signature
+    """The size of the vocabulary: what a model scores that finds every token equally likely."""
+    return float(rows[:, 2].max())
 
 
 def _tokens(label: object, length: int, ignored: int) -> np.ndarray:

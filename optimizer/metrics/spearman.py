@@ -35,3 +35,8 @@ def summarize(rows: np.ndarray) -> float:
 
 def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return scores.rank_correlations(rows, counts)
+
+
+def constant(rows: np.ndarray, classes: np.ndarray | None) -> float:  # noqa: ARG001  # the protocol's signature
+    """No ranks vary together with a prediction that is the same for every example."""
+    return 0.0

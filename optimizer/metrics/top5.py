@@ -42,3 +42,8 @@ def summarize(rows: np.ndarray) -> float:
 
 def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return 100 * scores.means(rows, counts)
+
+
+def constant(rows: np.ndarray, classes: np.ndarray | None) -> float | None:  # noqa: ARG001  # the protocol's
+    """The share of the five most frequent classes: what a model scores that always names them."""
+    return None if classes is None else 100 * scores.most_frequent(classes, 5)

@@ -57,6 +57,11 @@ def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
+def constant(rows: np.ndarray, classes: np.ndarray | None) -> float:  # noqa: ARG001  # the protocol's signature
+    """Every word is missed by a model that writes nothing."""
+    return 100.0
+
+
 def texts(outputs: Mapping[str, np.ndarray], samples: int, options: Options) -> list[str]:
     """What the model wrote, one text per sample."""
     found = scores.output(outputs, options.output, samples)

@@ -14,7 +14,7 @@ import numpy as np
 from optimizer import dataset, fingerprint, gates, machine, registry, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
-from optimizer.measure import accuracy
+from optimizer.measure import accuracy, constant, slices
 from optimizer.recipe import DataRef, DataSpec, Use
 from optimizer.store import Store, StoredEntry
 from optimizer.subjects import Opened
@@ -22,7 +22,8 @@ from optimizer.trial import record
 from optimizer.trial.bench import Benched, named
 from optimizer.values import DataRecord, Measurement
 
-LAYOUT = 1
+LAYOUT = 2
+CLASSES = "classes.npy"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,11 @@ def evaluate(opened: Sequence[Opened], flags: Flags, store: Store, console: Cons
     if baseline in failed:
         baseline = alive[0].subject.name
         warnings.append(f"the baseline failed; the others are compared with {baseline}")
-    measurements = [*_measured(entries, baseline, task, flags), *record.sizes(alive, baseline)]
+    rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+    measurements = [*_measured(entries, rows, baseline, task, flags), *record.sizes(alive, baseline)]
+    if len(alive) > 1:
+        judged = [constant.Judged(baseline, rows[baseline], _classes(entries[baseline]))]
+        warnings += constant.cautions(judged, task.metrics, measurements)
     told = {name: f"failed: {error.message.splitlines()[0]}" for name, error in failed.items()}
     asked = {"data": flags.data, "metrics": list(task.metrics), "batch": flags.batch, "max_drop": flags.max_drop}
     run = record.record(
@@ -149,17 +154,29 @@ def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Con
         if entry is None:
             with console.task(f"{subject.name}: evaluate") as advance, store.stage(key) as out:
                 with plugin.open(subject.artifact, options) as session:
-                    rows = accuracy.evaluate(session, data, task.metrics, flags.batch, advance)
+                    found = accuracy.collect(session, data, task.metrics, flags.batch, advance)
                     precision = session.precision
-                np.savez(out / "rows.npz", **rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+                np.savez(out / "rows.npz", **found.rows)  # type: ignore[arg-type]  # numpy types keywords as bool
+                if slices.CLASS in found.columns:
+                    np.save(out / CLASSES, found.columns[slices.CLASS])
                 made = {"use": "evaluate", "format": "evaluation", "precision": precision, "ingredients": ingredients}
                 entry = store.commit(out, key, made)
     store.touch(entry)
     return entry, len(data)
 
 
-def _measured(entries: Mapping[str, StoredEntry], baseline: str, task: Task, flags: Flags) -> list[Measurement]:
-    rows = {name: dict(np.load(entry.path / "rows.npz")) for name, entry in entries.items()}
+def _classes(entry: StoredEntry) -> np.ndarray | None:
+    file = entry.path / CLASSES
+    return np.load(file) if file.is_file() else None
+
+
+def _measured(
+    entries: Mapping[str, StoredEntry],
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    baseline: str,
+    task: Task,
+    flags: Flags,
+) -> list[Measurement]:
     found: list[Measurement] = []
     for name, entry in entries.items():
         base = (baseline, rows[baseline]) if name != baseline else None

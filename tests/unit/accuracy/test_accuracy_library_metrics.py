@@ -274,7 +274,7 @@ def test_perplexity_by_hand_with_ragged_labels_and_a_mask() -> None:
     logits = np.log(np.tile([0.5, 0.25, 0.125, 0.125], (2, 4, 1)))
     ragged = objects([np.array([3, 0, 1]), np.array([3, 0, 0, 2])])
     rows = ppl_rows(logits, ragged)
-    np.testing.assert_allclose(rows, [[math.log(2) + math.log(4), 2], [2 * math.log(2) + math.log(8), 3]])
+    np.testing.assert_allclose(rows, [[math.log(2) + math.log(4), 2, 4], [2 * math.log(2) + math.log(8), 3, 4]])
     assert PPL.summarize(rows) == pytest.approx(2 ** (8 / 5))
     mask = {"attention_mask": np.array([[1, 1, 1, 0], [1, 1, 0, 0]])}
     assert ppl_rows(logits, ragged, mask, mask="attention_mask")[:, 1].tolist() == [2, 1]
