@@ -11,6 +11,7 @@ from typing import Any
 
 from optimizer import cuda, disk, fingerprint, formats
 from optimizer.errors import OptimizerError
+from optimizer.formats import caution
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
 from optimizer.formats.tensorrt import facts as engine_facts
@@ -82,6 +83,8 @@ def compile(
     inside = layers.built(log)
     layers.save(inside, out)
     _note(ctx, found, ranges, inside)
+    if told := wide(found, inside):
+        ctx.warn(told)
 
 
 def _require_samples(signature: Signature, ranges: Sequence[Profile], samples: Sequence[Feeds], by: Flavour) -> None:
@@ -264,6 +267,25 @@ def _failed(trt: Any, flavour: Flavour, log: Log) -> OptimizerError:
     elif any(word in reason.lower() for word in ("memory", "workspace")):
         hint = "give it more room (option workspace), smaller dims, or a GPU with more memory"
     return OptimizerError(f"{flavour.title} {trt.__version__} cannot build the engine: {reason}", hint)
+
+
+def wide(facts: engine_facts.Facts, inside: Sequence[EngineLayer]) -> str | None:
+    """A caution where most products that have Q/DQ pairs do not multiply in 8 bits in the engine; else None.
+
+    Shares are compared, since an engine may compute several products in one layer. None, too, where the layers are
+    not known.
+    """
+    types = layers.counts(inside)
+    narrow, total = sum(types.get(name, 0) for name in layers.NARROW), sum(types.values())
+    if not total or narrow * facts.products >= caution.SMALL * facts.quantized * total:
+        return None
+    others = " and ".join(name for name in types if name not in layers.NARROW)
+    where = f"{', '.join(facts.capabilities)}{' and newer' if facts.newer else ''}"
+    return (
+        f"for compute capability {where}, {narrow} of {total} convolutions and matrix products multiply in 8 bits, "
+        f"though {facts.quantized} of {facts.products} in the graph have Q/DQ pairs; the others run in {others}, where "
+        "pairs cost time and gain none"
+    )
 
 
 def _note(ctx: Context, facts: engine_facts.Facts, ranges: Sequence[Profile], inside: Sequence[EngineLayer]) -> None:

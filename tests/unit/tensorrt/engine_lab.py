@@ -47,6 +47,7 @@ class Built:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: dict[str, Any] = {}
+        self.warnings: list[str] = []
 
     def artifact(self, model: Any) -> Artifact:
         """A model as an ONNX artifact."""
@@ -58,7 +59,9 @@ class Built:
         out = self.root / f"engine{len(list(self.root.iterdir()))}"
         out.mkdir()
         self.notes.clear()
-        rtx.run(given, rtx.Options(**options), Context(note=self.notes.__setitem__, samples=samples), out)
+        self.warnings.clear()
+        context = Context(note=self.notes.__setitem__, warn=self.warnings.append, samples=samples)
+        rtx.run(given, rtx.Options(**options), context, out)
         from optimizer import formats
 
         return Artifact(rtx.PRODUCES, out, "k", "d", formats.read(rtx.PRODUCES, out), formats.size(rtx.PRODUCES, out))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from optimizer import formats
 from optimizer.errors import OptimizerError
-from optimizer.formats.tensorrt import facts, layers
+from optimizer.formats.tensorrt import build, facts, layers
 from optimizer.passes import half
 from optimizer.protocols import Context
 from optimizer.targets import tensorrt_rtx as rtx
@@ -84,6 +84,35 @@ def test_half_is_typed_by_the_graph(built: Built, dtype: str, name: str) -> None
     assert set(layers.counts(layers.load(found.path))) == {name}
     assert rtx.built_as(found) == name
     assert rtx.limit(narrow) > rtx.limit(source)
+
+
+def test_pairs_that_a_gpu_does_not_multiply_in_8_bits_are_told(built: Built) -> None:
+    """Turing has no such convolutions in TensorRT-RTX 1.7: they run in float16, their pairs as kernels beside them."""
+    bench = lab.Bench(built.root)
+    mixed = bench.run(half, bench.static(built.artifact(lab.convnet()), rtx.SCHEME), rtx.SCHEME)
+    built(mixed, batches=(8,), capabilities=("8.9",))
+    assert built.notes["products"]["int8"] >= 2 and built.warnings == []
+    built(mixed, batches=(8,), capabilities=("7.5",))
+    counts = built.notes["products"]
+    narrow, total = counts.get("int8", 0), sum(counts.values())
+    assert narrow < total / 2 and counts["float16"] == total - narrow
+    assert built.warnings == [
+        f"for compute capability 7.5, {narrow} of {total} {OF} multiply in 8 bits, though 3 of 3 in the graph have "
+        "Q/DQ pairs; the others run in float16, where pairs cost time and gain none"
+    ]
+
+
+def test_only_what_has_pairs_can_miss_its_8_bits(built: Built) -> None:
+    told = facts.load(built(lab.convnet(), batches=(8,)).path)
+    assert built.warnings == [] and told.quantized == 0
+    wide, narrow = (layers.EngineLayer("a", "gemm", (name,), ("float32",), ()) for name in ("float16", "int8"))
+    some = told.model_copy(update={"quantized": 2, "products": 4, "capabilities": ("8.0",), "newer": True})
+    assert build.wide(some, [wide, wide, wide, narrow]) is None, "half of what has pairs"
+    caution = build.wide(some, [wide] * 5 + [narrow])
+    assert caution and caution.startswith(
+        "for compute capability 8.0 and newer, 1 of 6 convolutions and matrix products"
+    )
+    assert build.wide(some, []) is None, "layers that are not known say nothing"
 
 
 def test_tokens_in_64_bits_and_two_free_dimensions(built: Built) -> None:
