@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from optimizer import gates
 from optimizer.errors import OptimizerError
 from optimizer.report.charts import Limit
@@ -13,13 +15,18 @@ def limits(run: Run, metric: str, relation: str) -> list[Limit]:
 
     A gate for one variant, target or batch size is left to the table of gates: its line would stand for all rows.
     """
-    found = {}
-    for text in dict.fromkeys(verdict.gate for verdict in run.verdicts):
-        try:
-            gate = gates.parse(text)
-        except OptimizerError:  # a run record from elsewhere may say anything
-            continue
+    found = []
+    for gate in judged(run):
         narrowed = gate.variant or gate.target or gate.batch
         if gate.metric == metric and gate.relation == relation and not narrowed:
-            found[text] = Limit(gate.threshold, gate.below, text)
-    return list(found.values())
+            found.append(Limit(gate.threshold, gate.below, gate.text))
+    return found
+
+
+def judged(run: Run) -> list[gates.Gate]:
+    """The gates that a run has verdicts of, each once."""
+    found = []
+    for text in dict.fromkeys(verdict.gate for verdict in run.verdicts):
+        with contextlib.suppress(OptimizerError):  # a run record from elsewhere may say anything
+            found.append(gates.parse(text))
+    return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from optimizer.report import numerals
 from optimizer.report.headline import outcome_of
 from optimizer.report.index import Index, Setting, index
+from optimizer.report.limits import judged
 from optimizer.report.text import flat
 from optimizer.values import Candidate, Measurement, Run
 
@@ -60,7 +62,7 @@ def results(found: Index) -> Results:
     """The result table: accuracy, drop, latency at the first setting, speed-up, size."""
     setting = found.settings[0] if found.settings else None
     at = f", {setting.label}" if setting and setting.label else ""
-    columns = [Column(name) for name in found.metrics]
+    columns = [Column(name) for name in _metrics(found)]
     columns += [Column(f"{name} drop") for name in _dropped(found)]
     columns += [Column(f"p50 / p95 ms{at}"), Column(f"speed-up{at}"), Column("size")]
     rows = tuple(_row(found, c, setting) for c in found.run.candidates)
@@ -93,22 +95,46 @@ def short_precision(text: str | None) -> str:
     return f"{found}, {' + '.join(devices)}" if devices else found
 
 
+def _metrics(found: Index) -> list[str]:
+    """The accuracy metrics; where nothing is measured yet, those that the recipe asks for."""
+    if found.metrics or not _waits(found):
+        return list(found.metrics)
+    measure = found.run.recipe.get("measure")
+    asked = measure.get("metrics") if isinstance(measure, dict) else None
+    return [_named(use).rpartition(":")[2] for use in asked or ()]  # file.py:function is called by its function
+
+
+def _named(use: Any) -> str:
+    """The name of a use: written alone, as the key of its options, or beside them."""
+    if not isinstance(use, dict):
+        return str(use)
+    return str(use["name"] if set(use) == {"name", "options"} else next(iter(use), ""))
+
+
 def _dropped(found: Index) -> list[str]:
-    return [name for name in found.metrics if found.anyone(name, "drop")]
+    """Of these, the ones with a drop; where nothing is measured yet, the ones whose drop a gate asks about."""
+    if found.metrics or not _waits(found):
+        return [name for name in found.metrics if found.anyone(name, "drop")]
+    gated = {gate.metric for gate in judged(found.run) if gate.relation == "drop"}
+    return [name for name in _metrics(found) if name in gated]
+
+
+def _waits(found: Index) -> bool:
+    return any(c.pending is not None for c in found.run.candidates)
 
 
 def _row(found: Index, c: Candidate, setting: Setting | None) -> ResultRow:
     colour = found.targets.index(c.target)
     if c.skipped is not None:
-        blank = len(found.metrics) + len(_dropped(found)) + 3
+        blank = len(_metrics(found)) + len(_dropped(found)) + 3
         return ResultRow(c, colour, (Cell("-"),) * blank, "-", "skipped")
     baseline = found.is_baseline(c)
     relative = {m.metric for m in found.run.measurements if m.relation == "absolute" and m.against}
     if c.pending is not None:
-        waiting = (Cell("pending"),) * (len(found.metrics) + len(_dropped(found)) + 2)
+        waiting = (Cell("pending"),) * (len(_metrics(found)) + len(_dropped(found)) + 2)
         judged = "fail" if outcome_of(found.run, c) == "fail" else "pending"
         return ResultRow(c, colour, (*waiting, _size(found, c)), short_precision(c.precision), judged)
-    cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in found.metrics]
+    cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in _metrics(found)]
     cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in _dropped(found)]
     cells.append(_latency(found, c, setting))
     cells.append(_compared(found.get(c.name, "latency.p50", "speedup", setting), baseline))

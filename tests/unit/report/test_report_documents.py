@@ -198,3 +198,26 @@ def test_what_passes_is_what_was_judged_and_is_faster_only_above_one() -> None:
     assert facts(index(waiting)) == []
     slower = tuple(dataclasses.replace(m, value=0.9) if m.relation == "speedup" else m for m in run.measurements)
     assert [f.label for f in facts(index(dataclasses.replace(run, measurements=slower)))] == ["Smallest that passes"]
+
+
+def test_where_all_waits_the_columns_are_those_that_the_recipe_asks_for() -> None:
+    run = sample.rich()
+    waiting = dataclasses.replace(
+        run,
+        candidates=tuple(c if c.skipped else dataclasses.replace(c, pending="no GPU") for c in run.candidates),
+        measurements=tuple(m for m in run.measurements if m.metric == "size"),
+        recipe={
+            "measure": {"metrics": ["top1", {"map": {"iou": 0.5}}, "own.py:closeness", {"name": "f1", "options": {}}]}
+        },
+        verdicts=(Verdict("top1 drop <= 1pp", "int8@openvino", "inconclusive", "Pending"),),
+    )
+    rows, header, _ = report.table(waiting)
+    assert header[2:8] == ["top1", "map", "closeness", "f1", "top1 drop", "p50 / p95 ms"]
+    built, skipped = ([r for r in rows if (r[-1] == "skipped") is how] for how in (False, True))
+    assert built and {cell for row in built for cell in row[2:8]} == {"pending"}
+    assert skipped and {cell for row in skipped for cell in row[2:10]} == {"-"}
+    assert {len(row) for row in rows} == {len(header)}
+    for recipe in ({}, {"measure": None}, {"measure": {"metrics": None}}):
+        assert report.table(dataclasses.replace(waiting, recipe=recipe))[1][2] == "p50 / p95 ms"
+    ready = dataclasses.replace(waiting, candidates=run.candidates)
+    assert report.table(ready)[1][2] == "p50 / p95 ms", "what was not asked to be measured is no column"

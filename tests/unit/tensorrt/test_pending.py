@@ -103,8 +103,10 @@ def test_a_build_marks_what_waits_and_prints_no_number_for_it(
     page = (recipe.parent / "out/report.html").read_text()
     assert "built and not measured" in page
     assert "⏳ pending" in (recipe.parent / "out/report.md").read_text()
-    rows, _, _ = report.table(run)
-    assert {cell for row in rows for cell in row[2:4]} == {"pending"}
+    rows, header, _ = report.table(run)
+    assert header[2:7] == ["top1", "agreement", "top1 drop", "p50 / p95 ms", "speed-up"]
+    assert {cell for row in rows for cell in row[2:7]} == {"pending"}
+    assert "| top1 | agreement | top1 drop |" in (recipe.parent / "out/report.md").read_text()
 
 
 def test_all_that_waits_is_bundled_with_its_baseline(recipe: Path, elsewhere: Any) -> None:
