@@ -100,22 +100,37 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:  #
 
 @contextlib.contextmanager
 def open(artifact: Artifact, options: Options) -> Iterator[Session]:  # the protocol's name
-    """A session on the module; PyTorch's threads and its use of TF32 are set for the time that it is open."""
+    """A session on the module; PyTorch's threads, and on CUDA its use of TF32, are set for the time that it is open."""
     import torch
 
     reason = pending(options)
     if reason:
         raise elsewhere("the module", reason)
     before = torch.get_num_threads()
-    rounding = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options.tf32
     try:
-        yield _Module(_model(artifact, options), options)
+        with _rounding(options.tf32) if options.device == "cuda" else contextlib.nullcontext():
+            yield _Module(_model(artifact, options), options)
     finally:
         torch.set_num_threads(before)
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = rounding
+
+
+@contextlib.contextmanager
+def _rounding(tf32: bool) -> Iterator[None]:
+    """Whether products on CUDA may round to TF32, for the process and as long as the session is open.
+
+    Not around each call: PyTorch knows the switch once per process, so of two callers in threads (`fork`) the one that
+    ends first would take it from the other.
+    """
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _model(artifact: Artifact, options: Options) -> TorchModel:

@@ -10,6 +10,7 @@ from models import MLP, seeded
 from optimizer import cuda
 from optimizer.errors import OptimizerError
 from optimizer.formats.feeds import synthetic_feeds
+from optimizer.formats.torch import TorchModel
 from optimizer.targets import pytorch
 
 VECTOR = {"x": "float32[batch,8]"}
@@ -108,9 +109,35 @@ def test_a_gpu_that_is_not_here_is_waited_for(source, monkeypatch):
     assert pytorch.runs_on(options)["gpu"] == "Ada card" and pytorch.runs_on(pytorch.Options()) == {}
 
 
-def test_tf32_is_off_unless_it_is_asked_for(source):
-    before = torch.backends.cudnn.allow_tf32
+def rounds() -> tuple[bool, bool]:
+    """Whether convolutions and products on CUDA may round to TF32, in this process."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.fixture(params=[(True, False), (False, True)], ids=["as-torch-sets-it", "the-other-way"])
+def before(request):
+    """What the process is set to, restored afterwards."""
+    found = rounds()
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = request.param
+    yield request.param
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = found
+
+
+def test_on_cuda_tf32_is_off_unless_it_is_asked_for(source, before, monkeypatch):
+    """The switch is the same without a GPU; only that the module goes there is left out."""
+    monkeypatch.setattr(pytorch, "pending", lambda options: None)
+    monkeypatch.setattr(TorchModel, "on", lambda model, device: model)
+    for wanted in (False, True):
+        with pytorch.open(source, pytorch.Options(device="cuda", tf32=wanted)) as session:
+            assert rounds() == (wanted, wanted) and session.precision.endswith("on CUDA")
+        assert rounds() == before
+        options = pytorch.Options(device="cuda", tf32=wanted)
+        with pytest.raises(OptimizerError, match="was not given"), pytorch.open(source, options) as session:
+            session({})
+        assert rounds() == before, "also where a call fails"
+
+
+def test_a_session_on_the_cpu_leaves_tf32_to_what_runs_beside_it(source, before):
     for wanted in (False, True):
         with pytorch.open(source, pytorch.Options(tf32=wanted)):
-            assert torch.backends.cudnn.allow_tf32 is wanted and torch.backends.cuda.matmul.allow_tf32 is wanted
-    assert torch.backends.cudnn.allow_tf32 is before
+            assert rounds() == before
