@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from command_line import optc
 
 from optimizer.store import Store
 
@@ -42,6 +44,7 @@ variants: {tuned: [{finetune: {epochs: 4, batch: 16, checkpoint: 7, ema: 0.9}}]}
 targets: [pytorch]
 measure: {metrics: [], latency: false}
 """
+BUILD = ("build", "recipe.yaml", "--out", "out", "--store")
 OPTC = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", OPTC, "build", "recipe.yaml", "--out", "out", "--store", str(store)]
+    command = [sys.executable, "-c", OPTC, *BUILD, str(store)]
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -91,10 +94,10 @@ def strike(folder: Path, store: Path, how: signal.Signals) -> int:
 
 
 def test_training_that_is_interrupted_and_killed_ends_in_the_same_bits(folder: Path) -> None:
+    torch.set_num_threads(1)
     whole, struck = folder / "store-a", folder / "store-b"
-    first = start(folder, whole)
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, said
+    first = optc(folder, *BUILD, str(whole))
+    assert first.returncode == 0, first.stderr
     (folder / "slow").touch()
     assert strike(folder, struck, signal.SIGINT) == 130
     assert strike(folder, struck, signal.SIGKILL) == -signal.SIGKILL
@@ -103,8 +106,7 @@ def test_training_that_is_interrupted_and_killed_ends_in_the_same_bits(folder: P
     (key,) = left.unfinished()
     assert (left.work(key) / "checkpoint.pt").is_file()
     (folder / "slow").unlink()
-    again = start(folder, struck)
-    said, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, said
+    again = optc(folder, *BUILD, str(struck))
+    assert again.returncode == 0, again.stderr
     assert trained(struck) == trained(whole)
     assert not left.unfinished()

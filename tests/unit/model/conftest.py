@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import exporter
 import models
 import pytest
 import torch
@@ -76,6 +77,11 @@ def compare(reference: Callable[[Feeds], Any], path: Path, feeds: Sequence[Feeds
     formats.read("onnx", path)
     expected = [reference(sample) for sample in feeds]
     return equivalence.compare(expected, [run_onnx(path, sample) for sample in feeds], feeds, limit, True)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _exporter() -> Iterator[None]:
+    yield from exporter.read_once()
 
 
 @pytest.fixture(autouse=True)

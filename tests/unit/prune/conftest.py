@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import exporter
 import prune_lab
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _exporter() -> Iterator[None]:
+    yield from exporter.read_once()
 
 
 @pytest.fixture(autouse=True)
