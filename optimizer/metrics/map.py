@@ -84,7 +84,7 @@ def weighted(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def constant(rows: np.ndarray, classes: np.ndarray | None) -> float:  # noqa: ARG001  # the protocol's signature
-    """No box that is the same in every image: a model that finds nothing."""
+    """A model that finds nothing has no precision at any recall."""
     return 0.0
 
 
