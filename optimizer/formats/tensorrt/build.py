@@ -75,6 +75,7 @@ def compile(
         with _timing_cache(flavour, config, ctx.caches):
             plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
+            _forget(trt)
             raise _failed(trt, flavour, log)
     (out / tensorrt_format.FILE).write_bytes(plan)
     (out / tensorrt_format.LOG).write_text(log.text(), encoding="utf-8")
@@ -253,6 +254,17 @@ def _built_on(flavour: Flavour) -> engine_facts.BuiltOn | None:
     return engine_facts.BuiltOn(
         gpu=found.gpus[0].name, capability=found.gpus[0].capability, driver=found.driver or "unknown"
     )
+
+
+def _forget(trt: Any) -> None:
+    """Build something tiny: what follows a failed build in a process is compiled for the GPUs of that one.
+
+    TensorRT-RTX 1.7.1: an engine for 8.9 behind a build that failed for 7.5 has 7.5's products, without a word.
+    """
+    builder = trt.Builder(network.logger(trt))
+    tiny = builder.create_network(network.typed(trt))
+    tiny.mark_output(tiny.add_identity(tiny.add_input("x", trt.float32, (1,))).get_output(0))
+    builder.build_serialized_network(tiny, builder.create_builder_config())
 
 
 def _failed(trt: Any, flavour: Flavour, log: Log) -> OptimizerError:

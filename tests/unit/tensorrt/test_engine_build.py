@@ -149,6 +149,18 @@ def test_what_the_builder_refuses_names_the_layer(built: Built) -> None:
     assert "half" in str(caught.value.hint)
 
 
+def test_a_build_that_failed_leaves_nothing_to_the_next(built: Built) -> None:
+    """TensorRT-RTX 1.7.1 would compile the next one for Turing, too."""
+    bench = lab.Bench(built.root)
+    int8 = bench.static(built.artifact(lab.convnet()), rtx.SCHEME)
+    mixed = bench.run(half, int8, rtx.SCHEME)
+    for _ in range(2):
+        with pytest.raises(OptimizerError, match=r"Turing \(SM75\)"):
+            built(int8, batches=(8,), capabilities=("7.5",))
+        built(mixed, batches=(8,), capabilities=("8.9",))
+        assert set(built.notes["products"]) == {"int8"} and built.warnings == []
+
+
 def test_refit_needs_a_gpu_while_it_is_built(built: Built) -> None:
     if rtx.pending(rtx.Options()) is None:
         pytest.skip("this machine has a GPU")
