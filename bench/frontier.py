@@ -108,7 +108,7 @@ def neural_compressor(study: Study, folder: Path) -> Iterator[str]:
 extends: {study.recipe}
 variants: {{fp32: [], best: null, inc: [quantize.inc]}}
 baseline: fp32
-measure: {{latency: null}}
+measure: {{latency: false}}
 gates: []
 """
     file = folder / "inc.yaml"

@@ -19,7 +19,7 @@ from optimizer.formats.tensorrt import flavour as flavours
 from optimizer.formats.tensorrt import graph, layers, network, preflight, profiles
 from optimizer.formats.tensorrt.flavour import Flavour
 from optimizer.formats.tensorrt.layers import EngineLayer
-from optimizer.formats.tensorrt.log import Log, listening
+from optimizer.formats.tensorrt.log import Log, listening, logger
 from optimizer.formats.tensorrt.network import Parsed
 from optimizer.formats.tensorrt.options import COMPILED, EngineOptions
 from optimizer.formats.tensorrt.profiles import Profile
@@ -261,7 +261,7 @@ def _forget(trt: Any) -> None:
 
     TensorRT-RTX 1.7.1: an engine for 8.9 behind a build that failed for 7.5 has 7.5's products, without a word.
     """
-    builder = trt.Builder(network.logger(trt))
+    builder = trt.Builder(logger(trt))
     tiny = builder.create_network(network.typed(trt))
     tiny.mark_output(tiny.add_identity(tiny.add_input("x", trt.float32, (1,))).get_output(0))
     builder.build_serialized_network(tiny, builder.create_builder_config())
