@@ -12,7 +12,7 @@ from optimizer.protocols import Context
 from optimizer.recipe import ModelSpec
 from optimizer.values import Artifact, Signature, TensorSpec
 
-VERSION = 1
+VERSION = 2  # ONNX: weights are no inputs, and are in the file itself
 CONSUMES: tuple[str, ...] = ()
 PRODUCES = None  # see `produces`
 TOOLS: tuple[str, ...] = ()  # see `tools`
