@@ -16,6 +16,7 @@ from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.formats import torch as torch_format
+from optimizer.interrupts import raise_asked
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
 from optimizer.steps import Onward, Other, Step, portable, roles
@@ -182,6 +183,7 @@ class Producer:
                 ranks.run(step, source, self._signature() or source.signature, context, out)
             else:
                 step.plugin.run(source, step.options, context, out)
+        raise_asked()  # a library that swallowed ^C made the best of it, which is not to be kept
         result = look(out)
         if result.check and result.check.outcome == "fail":
             raise OptimizerError(

@@ -12,7 +12,7 @@ import yaml
 from optimizer import execute, recipe, report, resolution, schema, search, shorthand
 from optimizer.commands import console, options, trials
 from optimizer.console import Console, duration, table
-from optimizer.disk import write_atomically
+from optimizer.disk import require_folder, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.relocation import origin, relocated
@@ -70,6 +70,7 @@ def build(
     artifacts = Store.open(store, screen.warn)
     folder = out or Path("build") / found.name
     asked = _asked(found, budget, measure)
+    require_folder(folder)  # before the work whose results go there
     with artifacts.in_use():
         searched = search.search(asked, artifacts, screen, folder) if asked else None
         planned = plan(searched.recipe if searched else found)
