@@ -68,9 +68,8 @@ def build(
     )  # fmt: skip
     found = shorthand.adjusted(_recipe(flags, save, variant or []), gate or [], bundle)
     artifacts = Store.open(store, screen.warn)
-    folder = out or Path("build") / found.name
+    folder = _folder(out or Path("build") / found.name)
     asked = _asked(found, budget, measure)
-    require_folder(folder)  # before the work whose results go there
     with artifacts.in_use():
         searched = search.search(asked, artifacts, screen, folder) if asked else None
         planned = plan(searched.recipe if searched else found)
@@ -85,6 +84,12 @@ def build(
         _summary(screen, planned, done.run, paths, bundles)
     outcomes = [*(v.outcome for v in done.run.verdicts), *(["fail"] if searched and searched.gap else [])]
     raise typer.Exit(options.exit_code(outcomes, counted_as))
+
+
+def _folder(out: Path) -> Path:
+    """The folder for the results, refused before the work where it cannot be."""
+    require_folder(out)
+    return out
 
 
 def _recorded(done: execute.Executed, base: str, searched: search.Searched | None) -> execute.Executed:
