@@ -123,13 +123,15 @@ def _foretell(screen: Console, planned: Plan, store: Store) -> None:
 
 def _recipe(flags: shorthand.Flags, save: Path | None, variants: list[str]) -> recipe.Recipe:
     if not shorthand.is_model(flags.model):
+        found = recipe.load(flags.model)
         given = [n for n in ("weights", "hf_task", "data", "label", "max_drop", "min_speedup") if getattr(flags, n)]
         if given:
+            flag = given[0].removeprefix("hf_").replace("_", "-")
             raise OptimizerError(
-                f"--{given[0].replace('_', '-')} describes a model, '{flags.model}' is a recipe",
+                f"--{flag} describes a model, '{flags.model}' is a recipe",
                 "change the recipe, or extend it in a file of your own (extends: ...)",
             )
-        return shorthand.narrowed(recipe.load(flags.model), variants, flags.targets)
+        return shorthand.narrowed(found, variants, flags.targets)
     document = shorthand.document(flags)
     found = recipe.parse(document, flags.model, Path.cwd(), _name(flags.model))
     if save:

@@ -186,3 +186,12 @@ def test_the_next_plan_tells_what_the_last_run_found(folder: Path, store: Store)
     (guessed,) = resolution.foretell(planned(folder, name="another", **changes), store)
     assert guessed.guessed and guessed.warning is None
     assert guessed.smallest is not None and 1 / 3 < guessed.smallest / told.smallest < 3
+
+
+def test_a_warning_of_a_step_says_whose_it_is(folder: Path, store: Store) -> None:
+    model = onnx.load(folder / "m.onnx")
+    model.opset_import[0].version = 11
+    onnx.save(model, folder / "m.onnx")
+    run = built(folder, store, variants={"fp32": []}, gates=[])
+    (told,) = [w for w in run.warnings if "opset 11" in w]
+    assert told.startswith("fp32@onnxruntime: load: m.onnx uses opset 11")

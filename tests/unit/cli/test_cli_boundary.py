@@ -71,6 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "a", "b"], "optc list: got unexpected extra argument", "optc list --help"),
         (["list", "recipe"], "unknown section 'recipe'", "did you mean 'recipes'?"),
         (["schema", "card.yaml"], "unknown document 'card.yaml'", "did you mean 'card'?"),
+        (["build", "vision/digits-int8", "--task", "x"], "--task describes a model", "change the recipe"),
         (["--nope"], "optc: no such option: --nope", "optc --help"),
     ],
 )
