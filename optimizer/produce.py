@@ -113,8 +113,15 @@ class Producer:
             if role:
                 self._samples = samples.real(self.dataset(role), signature)
             else:
-                self._samples = samples.made(signature, self.plan.recipe.seed)
+                self._samples = samples.made(signature, self.plan.recipe.seed, self._dims())
         return self._samples
+
+    def _dims(self) -> dict[str, tuple[int, int]]:
+        """Sizes that the model is to support: as its file says, else as the recipe does."""
+        first = next(iter(self.done.values()), None)
+        if first and first.artifact.format == "torch":
+            return torch_format.load_record(first.artifact.path).dims
+        return self.plan.recipe.model.dims
 
     def _signature(self) -> Signature | None:
         """What the model takes: of the first finished step, else as the recipe writes it."""

@@ -109,8 +109,8 @@ def _with_inputs(record: Record, built: Built) -> Record:
     if str(record.file).endswith(".pt2"):
         from optimizer.formats import modules
 
-        inputs = modules.program_inputs(modules.read_program(Path(str(record.file))))
-        return dataclasses.replace(record, signature=_written(inputs))
+        inputs, dims = modules.program_inputs(modules.read_program(Path(str(record.file))))
+        return dataclasses.replace(record, signature=_written(inputs), dims={**dims, **record.dims})
     raise OptimizerError(
         f"{record.origin}: a TorchScript archive does not say what it takes",
         "add model.inputs, for example {image: 'float32[batch,3,224,224]'}",
