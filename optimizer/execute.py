@@ -37,6 +37,8 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     Raises OptimizerError for the first step that fails; what was finished before stays in the store.
     """
     start = time.perf_counter()
+    for plugin, options in plan.metrics.values() if measure else ():
+        getattr(plugin, "ready", lambda options: None)(options)
     producer = Producer(plan, store, console)
     with _rare_collection():
         producer.produce(plan.steps[0])  # always `load`: the data sets are fitted to what the model takes
