@@ -62,7 +62,8 @@ def cli_reference() -> str:
         "| 2 | the user's mistake, or something that is missing here |\n"
         "| 3 | a bug in optc; a log was written |\n"
         "| 4 | inconclusive: the data or the machine cannot support an answer |\n"
-        "| 130 | interrupted |\n"
+        "| 130 | interrupted (^C) |\n"
+        "| 143 | terminated (SIGTERM) |\n"
     )
     return "\n".join(parts)
 

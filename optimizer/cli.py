@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 from dataclasses import replace
@@ -17,11 +18,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from optimizer import __version__
+from optimizer import __version__, interrupts
 from optimizer.commands import console
 from optimizer.console import Console
 from optimizer.disk import DISK_FULL, NOT_WRITABLE
-from optimizer.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, OptimizerError, suggestion
+from optimizer.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, OptimizerError, suggestion
 
 COMMANDS = {
     "build": "Build a recipe, or a model with flags; exit 0 only when every gate passed",
@@ -132,12 +133,15 @@ app.callback()(_options)
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code. Every error of every command ends here.
 
-    0 done, 1 a gate failed, 2 the user's mistake, 3 our bug, 4 inconclusive, 130 interrupted.
+    0 done, 1 a gate failed, 2 the user's mistake, 3 our bug, 4 inconclusive, 130 interrupted, 143 terminated.
     """
     screen = Console()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a name must not end a build
     try:
-        code = int(get_command(app).main(arguments, prog_name="optc", standalone_mode=False) or 0)
-        sys.stdout.flush()
+        with interrupts.heeded():
+            code = int(get_command(app).main(arguments, prog_name="optc", standalone_mode=False) or 0)
+            sys.stdout.flush()
     except OptimizerError as error:
         screen.error(error.message, error.hint)
         return EXIT_USAGE
@@ -145,12 +149,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _usage(screen, error)
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
+    except SystemExit as error:
+        code = int(error.code or 0)
     except BrokenPipeError:
         code = EXIT_BROKEN_PIPE
     except Exception as error:  # the one boundary: everything else is a bug, or a disk that refuses
         return _bug(screen, error, sys.argv[1:] if arguments is None else arguments)
-    if code == EXIT_INTERRUPTED:
-        screen.error("interrupted")
+    if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        screen.error("interrupted" if code == EXIT_INTERRUPTED else "terminated")
     if code == EXIT_BROKEN_PIPE:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
     return code

@@ -42,7 +42,7 @@ def stream_atomically(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says so."""
+    """Turn a full or read-only disk, and a place where no folder can be, into an error that says so."""
     try:
         yield
     except OSError as error:
@@ -53,7 +53,19 @@ def disk_errors(root: Path) -> Iterator[None]:
                 f"cannot write below {root} ({error.strerror}: {error.filename})",
                 "make it writable, or set OPTC_STORE (or --store) to a folder that is",
             ) from error
+        if isinstance(error, (FileExistsError, NotADirectoryError, FileNotFoundError)) and not root.is_dir():
+            raise OptimizerError(f"there can be no folder {root} ({error.strerror})", "name another one") from error
         raise
+
+
+def require_folder(path: Path) -> None:
+    """Raise OptimizerError where there can be no folder, or one that takes no file; nothing is made."""
+    with disk_errors(path):
+        place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        if not place.is_dir():
+            raise FileExistsError(errno.EEXIST, f"{place} is a file")
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
 
 
 def state(folder: Path) -> object:

@@ -11,6 +11,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 3
 EXIT_INCONCLUSIVE = 4
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class OptimizerError(Exception):
@@ -41,7 +42,7 @@ def unknown(kind: str, word: str, available: Iterable[str], where: str = "") -> 
     place = f" in {where}" if where else ""
     meant = suggestion(word, names)
     listed = ", ".join(names) if names else "none"
-    hint = f"did you mean '{meant}'?" if meant else f"use one of the available names ({listed})"
+    hint = f"did you mean '{meant}'?" if meant else ("use one of these names" if names else "there is none to name")
     return OptimizerError(f"unknown {kind} '{word}'{place}; available: {listed}", hint)
 
 

@@ -37,6 +37,8 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     Raises OptimizerError for the first step that fails; what was finished before stays in the store.
     """
     start = time.perf_counter()
+    for plugin, options in plan.metrics.values() if measure else ():
+        getattr(plugin, "ready", lambda options: None)(options)
     producer = Producer(plan, store, console)
     with _rare_collection():
         producer.produce(plan.steps[0])  # always `load`: the data sets are fitted to what the model takes
@@ -60,7 +62,7 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
         candidates=tuple(taken.candidates),
         measurements=tuple(taken.measurements),
         verdicts=tuple(taken.verdicts),
-        warnings=(*(w for s in plan.steps for w in producer.done[s.key].record.warnings), *taken.notes),
+        warnings=(*(f"{s.label}: {w}" for s in plan.steps for w in producer.done[s.key].record.warnings), *taken.notes),
         seconds=time.perf_counter() - start,
         outcome=gates.outcome(taken.verdicts),
         slices=tuple(taken.slices),

@@ -18,6 +18,7 @@ from optimizer.recipe import DataRef, Own, Recipe, Use
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Run, Signature
 
+GIVE = "give a model file, file.py:callable, a folder, a bundle (.tar.gz), a recipe (.yaml) or a run.json"
 KEY = re.compile(r"[0-9a-f]{8,64}")
 ARCHIVES = (".tar.gz", ".tgz")
 
@@ -97,9 +98,13 @@ def look(thing: str, asked: Asked) -> View:
         return _folder(path, asked)
     if KEY.fullmatch(thing):
         return _stored(thing, asked)
+    if path.suffix == ".py" and path.is_file():
+        raise OptimizerError(f"'{thing}' is code: which model in it?", f"name the callable: {thing}:Net")
+    if path.is_file():
+        raise OptimizerError(f"'{thing}' is a file of no kind that can be inspected", GIVE)
     raise OptimizerError(
         f"'{thing}' is no folder, no stored key and no shipped recipe ({', '.join(recipe.shipped())})",
-        "give a model file, file.py:callable, a folder, a bundle (.tar.gz), a recipe (.yaml) or a run.json",
+        GIVE,
     )
 
 

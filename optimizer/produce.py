@@ -16,6 +16,7 @@ from optimizer import attempts, dataset, disk, equivalence, fingerprint, formats
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.formats import torch as torch_format
+from optimizer.interrupts import raise_asked
 from optimizer.plan import Plan
 from optimizer.protocols import Context, Dataset, Ratio, Session
 from optimizer.steps import Onward, Other, Step, portable, roles
@@ -112,8 +113,15 @@ class Producer:
             if role:
                 self._samples = samples.real(self.dataset(role), signature)
             else:
-                self._samples = samples.made(signature, self.plan.recipe.seed)
+                self._samples = samples.made(signature, self.plan.recipe.seed, self._dims())
         return self._samples
+
+    def _dims(self) -> dict[str, tuple[int, int]]:
+        """Sizes that the model is to support: as its file says, else as the recipe does."""
+        first = next(iter(self.done.values()), None)
+        if first and first.artifact.format == "torch":
+            return torch_format.load_record(first.artifact.path).dims
+        return self.plan.recipe.model.dims
 
     def _signature(self) -> Signature | None:
         """What the model takes: of the first finished step, else as the recipe writes it."""
@@ -182,6 +190,7 @@ class Producer:
                 ranks.run(step, source, self._signature() or source.signature, context, out)
             else:
                 step.plugin.run(source, step.options, context, out)
+        raise_asked()  # a library that swallowed ^C made the best of it, which is not to be kept
         result = look(out)
         if result.check and result.check.outcome == "fail":
             raise OptimizerError(

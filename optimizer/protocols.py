@@ -240,7 +240,8 @@ class Metric(Protocol):
     examples) saying how often each example was drawn; options named `unit` and `better` take the place of UNIT and
     BETTER; `LABELS`, which kind of label it reads; `SHARE = True`, where rows are 1 or 0 and the summary is their
     percentage; `FILL`, a number that fills up rows of different lengths; `TOOLS`, the distributions that its rows
-    depend on; `probe() -> str | None`, why it cannot be used here; `constant(rows, classes) -> float | None`, what the
+    depend on; `probe() -> str | None`, why it cannot be used here; `ready(options)`, which raises OptimizerError before
+    anything is built where it could not be computed afterwards; `constant(rows, classes) -> float | None`, what the
     best model would score on these examples that answers all of them the same: `rows` of any model, `classes` the class
     of each example (int64) where LABELS is "classes" and they are known, else None. A baseline that is not surely
     better than that is cautioned of (see optimizer/measure/constant.py).

@@ -288,6 +288,9 @@ def locate(reference: str) -> Path:
         if not path.is_file():
             raise OptimizerError(f"no such recipe file: {path}", f"shipped recipes: {', '.join(shipped())}")
         return path.resolve()
+    if Path(reference).is_dir():
+        hint = f"the model of a folder is written with its path: ./{reference.rstrip('/')}"
+        raise OptimizerError(f"'{reference}' is a folder, and no recipe", hint)
     if reference not in shipped():
         raise unknown("recipe", reference, shipped(), where="the shipped recipes (a file ends in .yaml)")
     return content.root("recipes") / f"{reference}.yaml"
@@ -310,14 +313,29 @@ def _document(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(rebased(_document(parent_path, (*chain, path)), moved), document)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two, the reader would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge" else None
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' stands twice", key.start_mark)
+            seen |= {name} - {None}
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or an OptimizerError that says where the text breaks."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise OptimizerError(
             f"{path}: not YAML: {' '.join(str(error).split())}", "check indentation and quotes"
         ) from None
+    if document is None:
+        raise OptimizerError(f"{path} is empty", "optc init writes a recipe for a model")
     if not isinstance(document, dict):
         raise OptimizerError(f"{path}: expected a mapping of keys, found {type(document).__name__}", "see optc schema")
     return document

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from optimizer.protocols import Dataset, Feeds
 from optimizer.values import Signature
 
+SMALL, LARGE = 8, 1 << 30  # of a free dimension
 TRACED, CHECKED = 2, (1, 3)  # batch sizes: the first traces, the others catch a size that was baked in
 
 
@@ -29,20 +30,22 @@ def real(dataset: Dataset, signature: Signature) -> Samples:
     return Samples(tuple(feeds), synthetic=False)
 
 
-def made(signature: Signature, seed: int) -> Samples:
-    """Samples made from the signature alone, seeded; good for structure, never for calibration."""
+def made(signature: Signature, seed: int, dims: Mapping[str, tuple[int, int]] | None = None) -> Samples:
+    """Samples made from the signature alone, seeded; good for structure, never for calibration.
+
+    `dims`: free dimension -> smallest and largest size that the model is to support.
+    """
     from optimizer.formats.feeds import synthetic_feeds
 
     batch = signature.batch_symbol()
     sizes: Sequence[int] = (TRACED, *CHECKED) if batch else (1,)
-    others = [s for s in signature.symbols() if s != batch]
-    return Samples(
-        tuple(
-            synthetic_feeds(signature, {**dict.fromkeys(others, 8 + i), **({batch: size} if batch else {})}, seed + i)
-            for i, size in enumerate(sizes)
-        ),
-        synthetic=True,
-    )
+    ranges = {s: (dims or {}).get(s, (1, LARGE)) for s in signature.symbols() if s != batch}
+
+    def feeds(i: int, size: int) -> Feeds:
+        others = {s: min(max(SMALL, low) + i, high) for s, (low, high) in ranges.items()}
+        return synthetic_feeds(signature, {**others, **({batch: size} if batch else {})}, seed + i)
+
+    return Samples(tuple(feeds(i, size) for i, size in enumerate(sizes)), synthetic=True)
 
 
 def _some(dataset: Dataset, size: int, nth: int) -> Feeds:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "optimizer"
 # From the ground up; a module imports only from rows before its own (DESIGN.md, Floors).
 FLOORS: list[tuple[str, str]] = [
     ("0a", "__init__ errors fingerprint console content rows cuda"),
-    ("0b", "values scheme disk"),
+    ("0b", "values scheme disk interrupts"),
     ("0c", "machine"),
     ("1a", "schema disk"),
     ("1b", "specs relocation"),

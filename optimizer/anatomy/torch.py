@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optimizer.anatomy.parts import Anatomy, sized
+from optimizer.errors import OptimizerError
 from optimizer.formats import macs
 from optimizer.formats.feeds import synthetic_feeds
-from optimizer.formats.torch import open_model
+from optimizer.formats.torch import TorchModel, open_model
+
+
+def _macs(model: TorchModel, sizes: Mapping[str, int], open_: Sequence[str]) -> int | None:
+    try:
+        return macs.count(model, synthetic_feeds(model.signature, sizes, model.record.seed))
+    except OptimizerError as error:
+        if not open_:
+            raise
+        told = " ".join(f"--dim {name}=SIZE" for name in open_)
+        raise OptimizerError(error.message, f"say sizes that the model takes: {told}") from None
 
 
 def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
@@ -30,7 +41,7 @@ def dissect(path: Path, dims: Mapping[str, int]) -> Anatomy:
         signature=model.signature,
         parameters=dict(parameters.most_common()),
         operators=dict(sorted(layers.items(), key=lambda item: (-item[1], item[0]))),
-        macs=macs.count(model, synthetic_feeds(model.signature, sizes, model.record.seed)),
+        macs=_macs(model, sizes, [name for name in sizes if name not in dims]),
         sizes=sizes,
         facts={"module": getattr(module, "original_name", type(module).__name__)},
     )

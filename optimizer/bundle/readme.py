@@ -154,6 +154,7 @@ def _number(m: Measurement, value: float) -> str:
 
 
 def _digits(value: float) -> str:
+    value += 0.0  # -0.0 is 0
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 

@@ -12,7 +12,7 @@ import yaml
 from optimizer import execute, recipe, report, resolution, schema, search, shorthand
 from optimizer.commands import console, options, trials
 from optimizer.console import Console, duration, table
-from optimizer.disk import write_atomically
+from optimizer.disk import require_folder, write_atomically
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.relocation import origin, relocated
@@ -68,7 +68,7 @@ def build(
     )  # fmt: skip
     found = shorthand.adjusted(_recipe(flags, save, variant or []), gate or [], bundle)
     artifacts = Store.open(store, screen.warn)
-    folder = out or Path("build") / found.name
+    folder = _folder(out or Path("build") / found.name)
     asked = _asked(found, budget, measure)
     with artifacts.in_use():
         searched = search.search(asked, artifacts, screen, folder) if asked else None
@@ -84,6 +84,12 @@ def build(
         _summary(screen, planned, done.run, paths, bundles)
     outcomes = [*(v.outcome for v in done.run.verdicts), *(["fail"] if searched and searched.gap else [])]
     raise typer.Exit(options.exit_code(outcomes, counted_as))
+
+
+def _folder(out: Path) -> Path:
+    """The folder for the results, refused before the work where it cannot be."""
+    require_folder(out)
+    return out
 
 
 def _recorded(done: execute.Executed, base: str, searched: search.Searched | None) -> execute.Executed:
@@ -117,13 +123,15 @@ def _foretell(screen: Console, planned: Plan, store: Store) -> None:
 
 def _recipe(flags: shorthand.Flags, save: Path | None, variants: list[str]) -> recipe.Recipe:
     if not shorthand.is_model(flags.model):
+        found = recipe.load(flags.model)
         given = [n for n in ("weights", "hf_task", "data", "label", "max_drop", "min_speedup") if getattr(flags, n)]
         if given:
+            flag = given[0].removeprefix("hf_").replace("_", "-")
             raise OptimizerError(
-                f"--{given[0].replace('_', '-')} describes a model, '{flags.model}' is a recipe",
+                f"--{flag} describes a model, '{flags.model}' is a recipe",
                 "change the recipe, or extend it in a file of your own (extends: ...)",
             )
-        return shorthand.narrowed(recipe.load(flags.model), variants, flags.targets)
+        return shorthand.narrowed(found, variants, flags.targets)
     document = shorthand.document(flags)
     found = recipe.parse(document, flags.model, Path.cwd(), _name(flags.model))
     if save:

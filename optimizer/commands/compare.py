@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from optimizer import report
 from optimizer.commands import console, options
 from optimizer.comparison import baselines, records, rules, views, write
 from optimizer.comparison.values import Comparison
@@ -94,7 +95,7 @@ def compare(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-compare-")))
         work = Work(screen, home, found_store, folder, limits, across or (), rules.mapping(renamed or []))
         found = work.again(sides, flags, Asked((), threads, inputs)) if rerun else work.recorded(sides)
-    write.append_summary(found)
+    report.append_summary(write.markdown(found))
     paths = write.write(found, out) if out else {}
     if json:
         screen.print(jsonlib.dumps(views.document(found), indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,4 +36,4 @@ def init(
     screen = console(ctx)
     if found.guessed:
         screen.warn(f"the inputs of {model} were guessed; check model.inputs in {out}")
-    screen.print(f"wrote {out}; fill in its data, then: optc plan {out}")
+    screen.print(f"wrote {out}; fill in its data, then: optc plan {shlex.quote(str(out))}")

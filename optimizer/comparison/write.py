@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from xml.etree import ElementTree as ET  # writes only
 
@@ -29,14 +28,6 @@ def write(found: Comparison, out: Path) -> dict[str, Path]:
         for name, text in made.values():
             write_atomically(out / name, text.encode())
     return {kind: out / name for kind, (name, _) in made.items()}
-
-
-def append_summary(found: Comparison) -> None:
-    """Append the Markdown to the file that GITHUB_STEP_SUMMARY names, where it is set."""
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as stream:
-            stream.write(markdown(found) + "\n")
 
 
 def markdown(found: Comparison) -> str:

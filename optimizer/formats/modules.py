@@ -147,8 +147,9 @@ def _refuse_training(program: Any, file: Path) -> None:
             )
 
 
-def program_inputs(program: Any) -> dict[str, str]:
-    """The inputs of an exported program as the recipe would write them; free dimensions get names."""
+def program_inputs(program: Any) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
+    """The inputs of an exported program as the recipe would write them, and the sizes of those free dimensions that
+    it bounds on both sides; free dimensions get names."""
     nodes = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     named: dict[str, str] = {}
     found = {}
@@ -158,7 +159,9 @@ def program_inputs(program: Any) -> dict[str, str]:
             raise OptimizerError(f"the exported program's input '{name}' is no tensor", "export it with tensor inputs")
         dims = [str(d) if isinstance(d, int) else _dim(str(d), i, named) for i, d in enumerate(value.shape)]
         found[name] = f"{str(value.dtype).removeprefix('torch.')}[{','.join(dims)}]"
-    return found
+    ranges = {str(symbol): (span.lower, span.upper) for symbol, span in program.range_constraints.items()}
+    bounds = {named[s]: ends for s, ends in ranges.items() if s in named and all(end.is_Integer for end in ends)}
+    return found, {name: (max(int(low), 1), int(high)) for name, (low, high) in bounds.items()}
 
 
 def _dim(symbol: str, axis: int, named: dict[str, str]) -> str:

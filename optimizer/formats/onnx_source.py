@@ -16,12 +16,16 @@ from optimizer.values import Signature, TensorSpec
 if TYPE_CHECKING:
     import onnx
 
+CONSTANT_IR = 4  # the first version of the format in which an initializer need not be an input
+
 
 def copy(file: Path, wanted: Signature, out: Path) -> onnx.ModelProto:
-    """Write the model of `file`, with its external data, into the directory `out`; returns it without that data.
+    """Write the model of `file`, with its external data, into the directory `out`; returns it.
 
-    `wanted` holds the inputs that the recipe states, if any. Raises OptimizerError when the file is damaged or
-    not valid ONNX, and when the recipe's inputs are not the file's.
+    Weights are constants, and stay outside the model's own file only where that could not hold them: what exporters
+    of old list among the inputs, and scatter over files, no later step need know. `wanted` holds the inputs that the
+    recipe states, if any. Raises OptimizerError when the file is damaged or not valid ONNX, and when the recipe's
+    inputs are not the file's.
     """
     model = onnx_format.parse(file)
     external = onnx_format.external_files(model)
@@ -31,10 +35,11 @@ def copy(file: Path, wanted: Signature, out: Path) -> onnx.ModelProto:
     onnx_format.check(file)
     _require_known(model, file)
     renamed = _renamed(file, onnx_format.signature(model), wanted)
+    settled = _settle(model)
     if external:
-        _merge_external(model, file, out)
+        _take_in(model, file, out)
     _rename_dims(model.graph, renamed)
-    if external or renamed:
+    if external or renamed or settled:
         (out / onnx_format.FILE).write_bytes(model.SerializeToString())
     else:
         (out / onnx_format.FILE).write_bytes(file.read_bytes())
@@ -74,8 +79,20 @@ def _require_known(model: onnx.ModelProto, file: Path) -> None:
             )
 
 
-def _merge_external(model: onnx.ModelProto, file: Path, out: Path) -> None:
-    """Move all external data into one file in `out`, and point the model at it."""
+def _settle(model: onnx.ModelProto) -> bool:
+    """Take initializers off the list of inputs, where they are defaults that a caller may replace; whether any were."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) == len(model.graph.input):
+        return False
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, CONSTANT_IR)
+    return True
+
+
+def _take_in(model: onnx.ModelProto, file: Path, out: Path) -> None:
+    """Read all external data into the model; where one message cannot hold it, into one file in `out`."""
     from onnx.external_data_helper import (
         convert_model_to_external_data,
         load_external_data_for_model,
@@ -83,6 +100,8 @@ def _merge_external(model: onnx.ModelProto, file: Path, out: Path) -> None:
     )
 
     load_external_data_for_model(model, str(file.parent))
+    if model.ByteSize() <= onnx_format.EXTERNAL_ABOVE:
+        return
     convert_model_to_external_data(model, location=onnx_format.DATA, size_threshold=1024)
     (out / onnx_format.DATA).unlink(missing_ok=True)
     for tensor in model.graph.initializer:

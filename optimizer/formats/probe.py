@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.errors import OptimizerError
-from optimizer.formats.feeds import sizes_of, synthetic_feeds
+from optimizer.formats.feeds import shape_of, sizes_of, synthetic_feeds
 from optimizer.formats.record import Built, Record
 from optimizer.formats.torch import TorchModel, as_array, as_tensor
 from optimizer.protocols import Feeds
 from optimizer.values import Signature, TensorSpec
 
-DEFAULT_SIZE = 8  # of a free dimension that no sample shows
+SIZES = (8, 64, 1024, 16384)  # of a free dimension that no sample shows: the first that the model takes
+MOST = 1 << 23  # numbers in a made input
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,7 @@ def outputs(built: Built, record: Record, samples: Sequence[Feeds], names: Seque
     """
     model = TorchModel(built, record)
     signature = record.signature
-    feeds = list(samples) or [synthetic_feeds(signature, _start(record), record.seed)]
-    runs = [_run(model, sample) for sample in feeds]
+    runs = [_run(model, sample) for sample in samples] or [_made(model)]
     for symbol in signature.symbols():
         if len({run.sizes[symbol] for run in runs}) == 1:
             runs.append(_resized(model, symbol, runs[0].sizes))
@@ -48,12 +49,29 @@ def outputs(built: Built, record: Record, samples: Sequence[Feeds], names: Seque
     return _specs(record.origin, runs, signature, names)
 
 
-def _start(record: Record) -> dict[str, int]:
-    """Batch 2, everything else small, within the supported range."""
+def _made(model: TorchModel) -> Run:
+    """A run on a made sample, as small as the model takes: a kernel may be wider than a short signal."""
+    refusal: OptimizerError | None = None
+    for size in SIZES:
+        sizes = _start(model.record, size)
+        if size > SIZES[0] and max(math.prod(shape_of(s, sizes)) for s in model.signature.inputs) > MOST:
+            break
+        try:
+            return _run(model, synthetic_feeds(model.signature, sizes, model.record.seed))
+        except OptimizerError as error:
+            refusal = refusal or error
+        if set(model.signature.symbols()) <= {model.signature.batch_symbol()}:
+            break
+    assert refusal is not None
+    raise refusal
+
+
+def _start(record: Record, size: int) -> dict[str, int]:
+    """Batch 2, everything else of this size, within the supported range."""
     found = {}
     for symbol in record.signature.symbols():
         low, high = record.dims.get(symbol, (1, 1 << 30))
-        wanted = 2 if symbol == record.signature.batch_symbol() else DEFAULT_SIZE
+        wanted = 2 if symbol == record.signature.batch_symbol() else size
         found[symbol] = min(max(wanted, low), high)
     return found
 

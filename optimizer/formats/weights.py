@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise OptimizerError(
-            f"{path} holds Python objects besides tensors, which are not unpickled ({_first_line(error)})",
+            f"{path} holds Python objects besides tensors, which are not unpickled ({_refused(error)})",
             "save the state dict alone: torch.save(model.state_dict(), path), or use .safetensors",
         ) from None
     except (RuntimeError, ValueError, EOFError, OSError) as error:
@@ -103,6 +104,12 @@ def _read_torch(path: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise OptimizerError(f"{path} holds a {type(found).__name__}, not a state dict", "save model.state_dict()")
     return dict(found)
+
+
+def _refused(error: BaseException) -> str:
+    """What torch would not unpickle, without its advice to do so all the same."""
+    named = re.search(r"Unsupported [^\n]*?(?=\.? was not| by default|\n|$)", str(error))
+    return named[0] if named else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

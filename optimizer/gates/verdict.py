@@ -198,5 +198,7 @@ def _shown(value: float, unit: str) -> str:
         for factor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
             if abs(value) >= factor:
                 return f"{value / factor:.3g} {name}"
+    value += 0.0  # -0.0 is 0
+    unit = "/s" if unit == "1/s" else unit
     digits = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
-    return f"{digits} {unit}" if unit not in ("", "x", "%") else f"{digits}{unit}"
+    return f"{digits} {unit}" if unit not in ("", "x", "%", "/s") else f"{digits}{unit}"

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from optimizer import scores
+from optimizer.errors import OptimizerError
 from optimizer.protocols import Batch
 from optimizer.schema import Strict
 from optimizer.values import Better, Unit
@@ -25,7 +26,13 @@ class Options(Strict):
 def examples(outputs: Mapping[str, np.ndarray], batch: Batch, options: Options) -> np.ndarray:
     """The output of each example as one flat vector, views one after the other."""
     count = len(batch.indices)
-    return scores.output(outputs, options.output, count * batch.views).astype(np.float32).reshape(count, -1)
+    rows = scores.output(outputs, options.output, count * batch.views).astype(np.float32).reshape(count, -1)
+    if rows.shape[1] == 1:
+        raise OptimizerError(
+            "the output holds one number per example, and the cosine of two numbers tells no more than their signs",
+            "choose an output of vectors with 'output', or another metric: pearson or spearman with labels",
+        )
+    return rows
 
 
 def compare(rows: np.ndarray, baseline: np.ndarray) -> np.ndarray:

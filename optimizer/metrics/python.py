@@ -27,6 +27,11 @@ class Options(Strict):
     better: Better = "higher"
 
 
+def ready(options: Options) -> None:
+    """Raise OptimizerError where the function is not there."""
+    usercode.load(options.entry)
+
+
 def examples(outputs: Mapping[str, np.ndarray], batch: Batch, options: Options) -> np.ndarray:
     """Calls function(outputs: name -> array, labels: array or None); with views, outputs are (examples, views, ...)."""
     count = len(batch.indices)

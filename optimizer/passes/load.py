@@ -12,7 +12,7 @@ from optimizer.protocols import Context
 from optimizer.recipe import ModelSpec
 from optimizer.values import Artifact, Signature, TensorSpec
 
-VERSION = 1
+VERSION = 2  # ONNX: weights are no inputs, and are in the file itself
 CONSUMES: tuple[str, ...] = ()
 PRODUCES = None  # see `produces`
 TOOLS: tuple[str, ...] = ()  # see `tools`
@@ -109,8 +109,8 @@ def _with_inputs(record: Record, built: Built) -> Record:
     if str(record.file).endswith(".pt2"):
         from optimizer.formats import modules
 
-        inputs = modules.program_inputs(modules.read_program(Path(str(record.file))))
-        return dataclasses.replace(record, signature=_written(inputs))
+        inputs, dims = modules.program_inputs(modules.read_program(Path(str(record.file))))
+        return dataclasses.replace(record, signature=_written(inputs), dims={**dims, **record.dims})
     raise OptimizerError(
         f"{record.origin}: a TorchScript archive does not say what it takes",
         "add model.inputs, for example {image: 'float32[batch,3,224,224]'}",

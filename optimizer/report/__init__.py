@@ -4,6 +4,6 @@ from optimizer.report.headline import verdict_sentence
 from optimizer.report.loads import loads
 from optimizer.report.results import table
 from optimizer.report.worst import worst_slice
-from optimizer.report.write import record, render
+from optimizer.report.write import append_summary, record, render
 
-__all__ = ["loads", "record", "render", "table", "verdict_sentence", "worst_slice"]
+__all__ = ["append_summary", "loads", "record", "render", "table", "verdict_sentence", "worst_slice"]

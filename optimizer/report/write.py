@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from optimizer import schema
+from optimizer.console import Console
 from optimizer.disk import disk_errors, write_atomically
 from optimizer.report.junit import junit
 from optimizer.report.markdown import markdown
@@ -31,8 +32,17 @@ def render(run: Run, out: Path) -> dict[str, Path]:
     made = {"html": ("report.html", html(run)), "markdown": ("report.md", text), "junit": ("junit.xml", junit(run))}
     for name, document in made.values():
         write_atomically(out / name, document.encode())
+    append_summary(text)
+    return {kind: out / name for kind, (name, _) in made.items()}
+
+
+def append_summary(text: str) -> None:
+    """Append Markdown to the file that GITHUB_STEP_SUMMARY names, if any; warns where that cannot be written."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
+    if not summary:
+        return
+    try:
         with Path(summary).open("a", encoding="utf-8") as stream:
             stream.write(text + "\n")
-    return {kind: out / name for kind, (name, _) in made.items()}
+    except OSError as error:
+        Console().warn(f"no summary in {summary}, which GITHUB_STEP_SUMMARY names ({error.strerror})")

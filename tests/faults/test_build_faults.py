@@ -95,6 +95,47 @@ def test_interrupted_a_build_exits_130_and_leaves_nothing_half_done(folder: Path
     assert not (folder / "out").exists()
 
 
+def test_terminated_a_build_exits_143_and_leaves_nothing_half_done(folder: Path) -> None:
+    process = strike(folder, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said.endswith("error: terminated\n")
+    assert list((folder / "store" / "staging").iterdir()) == []
+
+
+# As torch's imports do: ^C arrives inside a library, which takes it for a failure of its own and goes on.
+SWALLOWING = """
+import os, pathlib, signal
+def rows():
+    for i in range(40):
+        if i == 8 and pathlib.Path(__file__).with_name("slow").exists():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                pass
+        yield {"x": [(i * 7 + j) % 5 - 2.0 for j in range(8)], "y": i % 3}
+"""
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_build_and_its_result_is_not_kept(folder: Path) -> None:
+    (folder / "rows.py").write_text(SWALLOWING)
+    (folder / "slow").touch()
+    process = start(folder)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "quantize.static" not in entries(folder)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_built(folder: Path, place: str) -> None:
+    (folder / "file").touch()
+    process = start(folder, place)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert f"there can be no folder {place} ({folder / 'file'} is a file)" in said
+    assert entries(folder) == []
+
+
 def test_killed_a_build_is_taken_up_where_it_was(folder: Path) -> None:
     process = strike(folder, signal.SIGKILL)
     process.communicate(timeout=60)

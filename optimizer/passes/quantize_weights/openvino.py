@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import openvino
 
 GROUP = 32
+GROUPS = (GROUP, 16)  # what is tried where the recipe names none, before whole rows
 FAKE = "FakeQuantize"
 PRODUCT, LOOKUP = "MatMul", "Gather"
 INTEGERS = ("u4", "i4", "u8", "i8")
@@ -44,15 +45,17 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
     constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
     whole = sum(op.get_byte_size() for op in constants if op.get_element_type().get_type_name() == "f32")
     before = {row.name for row in _rows(model, taken)}
+    group, odd = _grouping(model, set(left), options, ctx)
+    left = sorted({*left, *odd})
     _untie(model, set(left))
     stream = None
     if options.algorithm in CALIBRATED:
         data = Calibration(ctx.data["calibrate"], source.signature, options.samples)
         caution.few(data, ctx.warn)
         stream = Stream(data, ctx.progress)
-    result = _compressed(model, options, left, stream)
+    result = _compressed(model, options, group, left, stream)
     if options.algorithm == "awq":
-        _record_awq(source, result, options, left, ctx)
+        _record_awq(source, result, options, group, left, ctx)
     rows = [row for row in _rows(result, taken) if row.name not in before]
     if not rows:
         raise OptimizerError(
@@ -62,7 +65,7 @@ def quantize(source: Artifact, options: Options, ctx: Context, out: Path) -> Non
         )
     openvino_format.save(result, out, precision=openvino_format.precision(source.path))
     ctx.note("kept", sorted(kept))
-    record(ctx, rows, options, options.group or (GROUP if options.bits == 4 else "channel"), whole)
+    record(ctx, rows, options, group, whole)
 
 
 def _infinite(model: openvino.Model, taken: set[str], ctx: Context) -> set[str]:
@@ -97,15 +100,15 @@ def _untie(model: openvino.Model, left: set[str]) -> None:
                 port.replace_source_output(copy.output(0))
 
 
-def _compressed(model: openvino.Model, options: Options, left: list[str], stream: Stream | None) -> openvino.Model:
+def _compressed(
+    model: openvino.Model, options: Options, group: int | str, left: list[str], stream: Stream | None
+) -> openvino.Model:
     """NNCF's weight compression, as the options have it."""
     with quiet(), own_signal_stack(), nncf_library.silent("quantize.weights for openvino") as nncf:
         kind = "SYM" if options.symmetric else "ASYM"
         settings: dict[str, Any] = {}
         if options.bits == 4:  # it has no choice for 8 bits
-            group = -1 if options.group == "channel" else int(options.group or GROUP)
-            _refuse_indivisible(model, set(left), group)
-            settings = {"group_size": group, "ratio": 1.0, "all_layers": True}
+            settings = {"group_size": -1 if group == "channel" else group, "ratio": 1.0, "all_layers": True}
         if stream is not None:
             settings |= {"dataset": nncf.Dataset(stream), "subset_size": len(stream.data), options.algorithm: True}
         try:
@@ -122,7 +125,9 @@ def _compressed(model: openvino.Model, options: Options, left: list[str], stream
             ) from error
 
 
-def _record_awq(source: Artifact, result: openvino.Model, options: Options, left: list[str], ctx: Context) -> None:
+def _record_awq(
+    source: Artifact, result: openvino.Model, options: Options, group: int | str, left: list[str], ctx: Context
+) -> None:
     """Note how many constants of integers awq has decided; warn where that is none.
 
     NNCF scales the input of a product only behind an activation or a multiplication, and says nothing where it finds
@@ -130,7 +135,7 @@ def _record_awq(source: Artifact, result: openvino.Model, options: Options, left
     """
     plain = openvino_format.load(source.path)
     _untie(plain, set(left))
-    before = _integers(_compressed(plain, options.model_copy(update={"algorithm": "rtn"}), left, None))
+    before = _integers(_compressed(plain, options.model_copy(update={"algorithm": "rtn"}), group, left, None))
     after = _integers(result)
     changed = sum(codes != before.get(name) for name, codes in after.items())
     ctx.note("awq", {"constants": len(after), "changed": changed})
@@ -151,20 +156,29 @@ def _integers(model: openvino.Model) -> dict[str, bytes]:
     }
 
 
-def _refuse_indivisible(model: openvino.Model, left: set[str], group: int) -> None:
-    """NNCF fills no group up: say which layers do not come out even, before it does so in its own words."""
-    if group < 0:
-        return
-    odd = [
-        f"{op.get_friendly_name()} ({width})"
-        for op in model.get_ordered_ops()
-        if op.get_friendly_name() not in left and (width := _width(op)) and width % group
-    ]
-    if odd:
-        raise OptimizerError(
-            f"groups of {group} do not divide the rows of {', '.join(odd[:8])}",
-            "choose a group that does, or group: channel, or leave those layers in float with keep",
-        )
+def _grouping(model: openvino.Model, left: set[str], options: Options, ctx: Context) -> tuple[int | str, set[str]]:
+    """Weights of a row that share a scale, and the layers whose rows these do not divide: NNCF fills no group up.
+
+    A group that the recipe names must divide all; else the first that divides a layer is taken, and the layers that it
+    does not divide stay in float, with a warning; whole rows, where no group divides any.
+    """
+    widths = {op.get_friendly_name(): _width(op) for op in model.get_ordered_ops()}
+    rows = {name: width for name, width in widths.items() if width and name not in left}
+    if options.bits == 8 or options.group == "channel":  # NNCF has no choice for 8 bits
+        return "channel", set()
+    for group in [int(options.group)] if options.group else GROUPS:
+        odd = {name: width for name, width in rows.items() if width % group}
+        told = ", ".join(f"{name} ({width})" for name, width in [*odd.items()][:8])
+        if odd and options.group:
+            raise OptimizerError(
+                f"groups of {group} do not divide the rows of {told}",
+                "choose a group that does, or group: channel, or leave those layers in float with keep",
+            )
+        if len(odd) < len(rows) or not rows:
+            if odd:
+                ctx.warn(f"left in float, as groups of {group} do not divide their rows: {told}; group sets another")
+            return group, set(odd)
+    return "channel", set()
 
 
 def _width(op: Any) -> int | None:

@@ -186,3 +186,20 @@ def test_the_next_plan_tells_what_the_last_run_found(folder: Path, store: Store)
     (guessed,) = resolution.foretell(planned(folder, name="another", **changes), store)
     assert guessed.guessed and guessed.warning is None
     assert guessed.smallest is not None and 1 / 3 < guessed.smallest / told.smallest < 3
+
+
+def test_a_warning_of_a_step_says_whose_it_is(folder: Path, store: Store) -> None:
+    model = onnx.load(folder / "m.onnx")
+    model.opset_import[0].version = 11
+    onnx.save(model, folder / "m.onnx")
+    run = built(folder, store, variants={"fp32": []}, gates=[])
+    (told,) = [w for w in run.warnings if "opset 11" in w]
+    assert told.startswith("fp32@onnxruntime: load: m.onnx uses opset 11")
+
+
+def test_a_function_that_is_not_there_is_missed_before_anything_is_built(folder: Path, store: Store) -> None:
+    (folder / "mine.py").write_text("def error(outputs, labels):\n    return outputs['z'][:, 0]\n")
+    measure = {"metrics": [{"python": {"entry": "mine.py:eror"}}], "latency": False}
+    with pytest.raises(OptimizerError, match="no callable 'eror' there; available: error"):
+        built(folder, store, measure=measure, gates=[])
+    assert store.entries() == []

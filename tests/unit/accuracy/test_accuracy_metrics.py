@@ -113,6 +113,12 @@ def test_a_constant_output_correlates_with_nothing() -> None:
     assert value("pearson", np.full((9, 1), 0.1), np.arange(9)) == 0
 
 
+def test_the_cosine_of_single_numbers_is_refused() -> None:
+    with pytest.raises(OptimizerError, match="no more than their signs"):
+        rows("cosine", [0.3, -2.0])
+    assert rows("cosine", [[0.3], [-2.0]], views=2).shape == (1, 2)
+
+
 def test_cosine_and_agreement_compare_with_the_baseline() -> None:
     before = rows("cosine", [[1.0, 0], [1, 0], [0, 0], [0, 0]])
     after = rows("cosine", [[2.0, 0], [0, 1], [0, 0], [1, 0]])

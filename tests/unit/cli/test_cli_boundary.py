@@ -71,6 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "a", "b"], "optc list: got unexpected extra argument", "optc list --help"),
         (["list", "recipe"], "unknown section 'recipe'", "did you mean 'recipes'?"),
         (["schema", "card.yaml"], "unknown document 'card.yaml'", "did you mean 'card'?"),
+        (["build", "vision/digits-int8", "--task", "x"], "--task describes a model", "change the recipe"),
         (["--nope"], "optc: no such option: --nope", "optc --help"),
     ],
 )
@@ -149,6 +150,23 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     replace_command(monkeypatch, KeyboardInterrupt())
     assert cli.main(["schema"]) == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_what_the_encoding_of_stdout_lacks_is_escaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "optimizer.cli", "cache", "clear", "--store", str(tmp_path / "größe")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "gr\\xf6\\xdfe" in done.stdout
+
+
+@pytest.mark.parametrize("store", ["file", "file/below"])
+def test_a_store_that_cannot_be_a_folder_is_no_bug(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["cache", "list", "--store", str(tmp_path / store)]) == EXIT_USAGE
+    assert f"there can be no folder {tmp_path / store}" in capsys.readouterr().err
 
 
 def test_a_reader_that_went_away_ends_it_quietly() -> None:

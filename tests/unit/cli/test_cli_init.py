@@ -189,3 +189,8 @@ def test_a_guess_that_fails_says_what_was_tried(folder: Path) -> None:
     with pytest.raises(OptimizerError, match=r"the last try: .*never") as caught:
         sketch.specification("net.py:Picky", {}, None, None)
     assert caught.value.hint and "--input 'x=float32" in caught.value.hint
+
+
+def test_the_next_move_can_be_copied_whatever_the_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "net.py:MLP", "--out", "my model.yaml"]) == EXIT_OK
+    assert capsys.readouterr().out.endswith("optc plan 'my model.yaml'\n")

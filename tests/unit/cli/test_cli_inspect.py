@@ -226,6 +226,8 @@ def test_bundle_run_recipe_and_stored_entries(tmp_path: Path, store: Store, caps
         (["missing.yaml"], "no such recipe file"),
         (["missing.py:Net"], "no such file"),
         (["0123456789ab"], "no stored artifact has a key that begins with"),
+        (["net.py"], "next: name the callable: net.py:Net"),
+        (["data.npz"], "'data.npz' is a file of no kind that can be inspected"),
         (["x.onnx", "--dim", "batch"], "--dim batch: cannot be read"),
         (["x.onnx", "--dim", "batch=0"], "a size is a positive integer"),
     ],
@@ -238,6 +240,8 @@ def test_what_cannot_be_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("net.py", "data.npz"):
+        (tmp_path / name).touch()
     assert main(["inspect", *arguments]) == EXIT_USAGE
     assert message in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from comparison_lab import compared, published, slower
 
+from optimizer import report
 from optimizer.comparison import views, write
 from optimizer.comparison.values import Comparison
 
@@ -86,6 +87,6 @@ def test_files_are_written_and_the_summary_appended(
     summary.write_text("what others wrote\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     paths = write.write(failed, tmp_path / "out")
-    write.append_summary(failed)
+    report.append_summary(write.markdown(failed))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"compare.md", "compare.xml", "compare.json"}
     assert summary.read_text() == "what others wrote\n" + paths["markdown"].read_text() + "\n"

@@ -191,3 +191,35 @@ def test_a_record_names_the_folder_of_its_recipe(folder: Path) -> None:
     shipped = content.root("recipes") / "vision"
     assert origin(shipped, out) == "recipes:vision", "no path of the machine that it was made on"
     assert located("recipes:vision", folder) == shipped
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "r.yaml is empty"),
+        ("model: {file: m.onnx}\nvariants: {fp32: [], fp32: [half]}", "the key 'fp32' stands twice"),
+        ("model: {file: m.onnx}\nmodel: {file: n.onnx}", "the key 'model' stands twice"),
+    ],
+)
+def test_what_yaml_would_take_without_a_word_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "r.yaml").write_text(text)
+    with pytest.raises(OptimizerError, match=message):
+        recipe.load(str(folder / "r.yaml"))
+
+
+def test_merged_keys_may_be_replaced(folder: Path) -> None:
+    data = "data:\n  calibrate: &d {source: {npz: {path: a.npz}}, take: 3}\n  evaluate: {<<: *d, take: 5}\n"
+    for name in ("m.onnx", "a.npz"):
+        (folder / name).touch()
+    (folder / "r.yaml").write_text(f"model: {{file: m.onnx}}\n{data}")
+    found = recipe.load(str(folder / "r.yaml"))
+    assert [found.data[role].take for role in ("calibrate", "evaluate")] == [3, 5]
+
+
+def test_the_folder_of_a_model_is_told_how_to_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "bert").mkdir()
+    for reference in ("bert", "bert/"):
+        with pytest.raises(OptimizerError, match="is a folder, and no recipe") as caught:
+            recipe.load(reference)
+        assert caught.value.hint and caught.value.hint.endswith("./bert")

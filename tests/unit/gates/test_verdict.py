@@ -171,3 +171,10 @@ def test_a_better_result_is_never_judged_worse(
 @given(gates, numbers, numbers)
 def test_an_exact_value_is_always_decided(text: str, limit: float, value: float) -> None:
     assert decided(text, limit, value, 0.0, 0.0) != "inconclusive"
+
+
+def test_reasons_hold_no_negative_zero_and_rates_one_unit() -> None:
+    assert "is 0 pp (95 % interval 0 to 0 pp" in one("top1 drop <= 1pp", drop(-0.0, -0.0, -0.0)).reason
+    rate = Measurement("int8@ort", "throughput", "absolute", 120.0, 110.0, 130.0, 9, "1/s", "higher", at={"batch": 1})
+    reason = one("throughput >= 100/s", rate).reason
+    assert reason.endswith("is 120/s (95 % interval 110 to 130/s, n = 9), all of it >= 100/s.")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizer import formats
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats import onnx_source
+from optimizer.formats import onnx_ready, onnx_source
 from optimizer.values import Signature
 
 
@@ -98,17 +98,51 @@ def test_a_ready_file_is_taken_over_byte_for_byte(bench, tmp_path):
     assert bench.notes == {"opset": {"ai.onnx": 18}, "ir_version": 10}
 
 
-def test_external_data_under_any_name_is_merged(bench, tmp_path):
+@pytest.mark.parametrize(("most", "files"), [(1000, ["model.onnx", "model.onnx.data"]), (10**6, ["model.onnx"])])
+def test_external_data_under_any_name_is_merged(bench, tmp_path, monkeypatch, most, files):
+    monkeypatch.setattr(onnx_format, "EXTERNAL_ABOVE", most)
     model = linear()
     model.graph.initializer.append(numpy_helper.from_array(np.arange(512, dtype=np.float32), "big"))
     onnx.save(model, tmp_path / "mine.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     found = bench.load(file=str(tmp_path / "mine.onnx"))
-    assert sorted(p.name for p in found.path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert sorted(p.name for p in found.path.iterdir()) == files
     big = next(t for t in onnx_format.load(found.path).graph.initializer if t.name == "big")
     np.testing.assert_array_equal(numpy_helper.to_array(big), np.arange(512))
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(OptimizerError, match=r"'weights\.bin', which is missing"):
         bench.load(file=str(tmp_path / "mine.onnx"))
+
+
+def classifier(**layout):
+    """What exporters wrote years ago: defaults among the inputs, opset 11, a Dropout, nodes without names."""
+    weights = [
+        numpy_helper.from_array(np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8), "w/1"),
+        numpy_helper.from_array(np.linspace(1, -1, 24, dtype=np.float32).reshape(8, 3), "w 2"),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["in:0", "w/1"], ["a"]),
+        helper.make_node("Dropout", ["a"], ["b"], ratio=0.5),
+        helper.make_node("MatMul", ["b", "w 2"], ["out:0"]),
+    ]
+    inputs = [helper.make_tensor_value_info("in:0", TensorProto.FLOAT, ["N", 4])]
+    inputs += [helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights]
+    outputs = [helper.make_tensor_value_info("out:0", TensorProto.FLOAT, ["N", 3])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], **layout)
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("ir", [3, 8])
+def test_an_old_exporters_file_is_ready_for_quantizers(bench, tmp_path, external, ir):
+    onnx.save(classifier(ir_version=ir), tmp_path / "m.onnx", save_as_external_data=external, size_threshold=0)
+    found = bench.load(file=str(tmp_path / "m.onnx"))
+    ready = onnx_ready.prepared(found)
+    assert [value.name for value in ready.graph.input] == ["in:0"]
+    assert {node.op_type for node in ready.graph.node} == {"MatMul"}
+    onnx_format.save(ready, tmp_path)
+    feeds = {"in:0": np.ones((2, 4), np.float32)}
+    got = [onnx_format.inference_session(f, 1).run(None, feeds)[0] for f in (tmp_path, found.path)]
+    np.testing.assert_array_equal(*got)
 
 
 def test_external_data_outside_the_folder_is_refused(bench, tmp_path):

@@ -15,12 +15,18 @@ import torch
 from models import MLP, ConvNet, Detector, TwoInputs, seeded
 from torch import nn
 
-from optimizer import formats
+from optimizer import formats, samples
+from optimizer.anatomy import torch as anatomy_torch
+from optimizer.console import Console
 from optimizer.errors import OptimizerError
+from optimizer.execute import execute
+from optimizer.formats import torch as torch_format
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.formats.torch import open_model
 from optimizer.passes import load
-from optimizer.recipe import ModelSpec
+from optimizer.plan import plan
+from optimizer.recipe import ModelSpec, parse
+from optimizer.values import Signature, TensorSpec
 
 IMAGE = {"image": "float32[batch,3,16,16]"}
 VECTOR = {"x": "float32[batch,8]"}
@@ -175,8 +181,10 @@ def test_damaged_and_pickled_weights_are_refused(bench, tmp_path, name):
     else:
         torch.save(model.state_dict(), path)
         path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(OptimizerError, match=name):
+    with pytest.raises(OptimizerError, match=name) as caught:
         bench.model("ConvNet", inputs=IMAGE, weights=str(path))
+    if name == "pickled.pt":
+        assert caught.value.message.endswith("(Unsupported global: GLOBAL models.ConvNet)")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +276,60 @@ def test_exported_program_declares_its_own_inputs(bench, program):
     feeds = synthetic_feeds(source.signature, {"batch": 3}, 0)
     expected = seeded(TwoInputs)(*(torch.from_numpy(v) for v in feeds.values())).detach().numpy()
     np.testing.assert_allclose(open_model(source.path)(feeds)["output"], expected, rtol=1e-6)
+
+
+WIDE = """
+import torch
+from torch import nn
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(2, 3, 40)
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+
+def test_a_made_sample_is_as_long_as_the_model_needs(bench, tmp_path):
+    (tmp_path / "wide.py").write_text(WIDE)
+    source = bench.load(entry=f"{tmp_path / 'wide.py'}:Wide", inputs={"x": "float32[batch,2,time]"})
+    assert [str(s) for s in source.signature.outputs] == ["float32[batch,3,output_2]"]
+
+
+def test_made_samples_keep_to_the_sizes_that_the_model_supports(tmp_path, store):
+    signature = Signature((TensorSpec("x", "float32", ("batch", 2, "time")),), ())
+    made = samples.made(signature, 0, {"time": (40, 41)}).feeds
+    assert [feeds["x"].shape for feeds in made] == [(2, 2, 40), (1, 2, 41), (3, 2, 41)]
+    assert samples.made(signature, 0).feeds[0]["x"].shape == (2, 2, 8)
+    (tmp_path / "wide.py").write_text(WIDE)
+    model = {"entry": "wide.py:Wide", "inputs": {"x": "float32[batch,2,time]"}, "dims": {"time": [40, 99]}}
+    recipe = parse({"model": model, "targets": ["pytorch"], "measure": {"latency": False}}, "test", tmp_path)
+    run = execute(plan(recipe), store, Console(level=0), measure=False).run  # without data
+    assert [step.use for step in run.steps] == ["load", "pytorch"]
+
+
+def test_an_exported_program_says_its_ranges_itself(bench, tmp_path):
+    dims = ({0: torch.export.Dim("n", max=64), 2: torch.export.Dim("t", min=40, max=512)},)
+    found = torch.export.export(torch.nn.Conv1d(2, 3, 30).eval(), (torch.randn(2, 2, 64),), dynamic_shapes=dims)
+    torch.export.save(found, tmp_path / "p.pt2")
+    source = bench.load(file=str(tmp_path / "p.pt2"))
+    record = torch_format.load_record(source.path)
+    assert record.dims["dim1"] == (40, 512) and record.dims["batch"][1] == 64
+    assert anatomy_torch.dissect(source.path, {}).sizes == {"batch": 1, "dim1": 40}
+
+
+def test_an_exported_program_without_bounds_has_none(bench, program):
+    assert torch_format.load_record(bench.load(file=str(program)).path).dims == {}
+
+
+def test_inspection_at_sizes_that_do_not_fit_asks_for_others(bench, tmp_path):
+    (tmp_path / "wide.py").write_text(WIDE)
+    source = bench.load(entry=f"{tmp_path / 'wide.py'}:Wide", inputs={"x": "float32[batch,2,time]"})
+    with pytest.raises(OptimizerError) as caught:
+        anatomy_torch.dissect(source.path, {"batch": 1})
+    assert caught.value.hint == "say sizes that the model takes: --dim time=SIZE"
+    assert anatomy_torch.dissect(source.path, {"time": 40}).macs == 2 * 3 * 40
 
 
 def test_exported_program_in_training_mode_is_refused(bench, tmp_path):

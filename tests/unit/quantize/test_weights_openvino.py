@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper
 from quant_lab import (
     OPENVINO,
     Bench,
@@ -15,11 +17,13 @@ from quant_lab import (
     convnet,
     error,
     lowered,
+    model,
     opened,
     outputs,
     precision,
     prenorm,
     vectors,
+    weights,
     words,
 )
 
@@ -109,9 +113,28 @@ def test_tables_stay_in_float_unless_they_are_asked_for(bench: Bench) -> None:
 def test_groups_that_do_not_divide_a_row_are_refused_with_the_layers(bench: Bench) -> None:
     given = source(bench, width=72)
     with pytest.raises(OptimizerError, match=r"groups of 32 do not divide the rows of .*up.* \(72\)") as caught:
-        bench.run(quantize_weights, given, OPENVINO)
+        bench.run(quantize_weights, given, OPENVINO, group=32)
     assert "group: channel" in caught.value.hint
     bench.run(quantize_weights, given, OPENVINO, group="channel")
+
+
+def test_without_a_group_layers_that_none_divides_stay_in_float_with_a_warning(bench: Bench) -> None:
+    bench.run(quantize_weights, source(bench, width=72), OPENVINO)
+    assert bench.notes["quantized"] == {"MatMul": 1}
+    assert bench.notes["weights"]["group"] == 32
+    (told,) = [w for w in bench.warnings if "left in float" in w]
+    assert "groups of 32 do not divide their rows: " in told and "(72)" in told
+
+
+@pytest.mark.parametrize(("width", "group"), [(48, 16), (20, "channel")])
+def test_without_a_group_one_is_taken_that_fits(bench: Bench, width: int, group: int | str) -> None:
+    weight = np.random.default_rng(0).normal(size=(width, 64)).astype(np.float32)
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    made = model([product], {"x": ["batch", width]}, {"y": ["batch", 64]}, weights(w=weight))
+    given = lowered(artifact(made, bench.root / "m"), bench.root / "ir")
+    bench.run(quantize_weights, given, OPENVINO)
+    assert bench.notes["weights"]["group"] == group
+    assert bench.warnings == []
 
 
 def test_a_model_without_products_says_what_is_missing(bench: Bench) -> None:

@@ -181,6 +181,13 @@ def test_render_writes_whole_files_and_appends_to_the_step_summary(tmp_path, mon
     assert len(list(out.iterdir())) == 3
 
 
+def test_a_step_summary_that_cannot_be_written_costs_a_warning_not_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "gone" / "summary.md"))
+    report.render(sample.rich(), tmp_path)
+    assert "warning: no summary in" in capsys.readouterr().err
+    assert (tmp_path / "report.md").is_file()
+
+
 def test_render_is_a_pure_function(tmp_path):
     first, second = (report.render(sample.rich(), tmp_path / name) for name in ("a", "b"))
     assert all(first[kind].read_bytes() == second[kind].read_bytes() for kind in first)
