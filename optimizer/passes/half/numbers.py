@@ -57,7 +57,7 @@ def fault(values: np.ndarray) -> str | None:
         return f"values reach {top:.3g}, float16 ends at {LARGEST:.0f}"
     wide = values.astype(np.float64)
     size = float(np.linalg.norm(wide))
-    lost = float(np.linalg.norm(wide - values.astype(np.float16).astype(np.float64))) / size if size else 0.0
+    lost = float(np.linalg.norm(wide - FLOAT16.stored(values).astype(np.float64))) / size if size else 0.0
     if lost > LOST:
         return f"values are as small as {top:.1g}, of which float16 keeps too few bits: {lost:.1%} are lost"
     return None

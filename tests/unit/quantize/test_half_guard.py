@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import helper
@@ -356,6 +356,7 @@ def test_data_is_welcome_but_not_needed() -> None:
     assert half.welcome(half.Options(guard=False)) == ()
 
 
+@example(np.array([2.0**-24, 2.0**-126], np.float32))  # the second becomes as large as the first
 @given(arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_constants_keep_their_sign_and_never_become_zero_or_infinite(values: np.ndarray) -> None:
     found = numbers.FLOAT16.stored(values)
