@@ -182,7 +182,8 @@ class _Chain:
         target = self.target
         own: QuantScheme = target.schemed(self.target_options) if hasattr(target, "schemed") else target.SCHEME
         inside: QuantScheme = getattr(self.target, "QDQ", own)
-        return inside if own.format not in plugin.CONSUMES and inside.format in plugin.CONSUMES else own
+        known = (*plugin.CONSUMES, plugin.PRODUCES)
+        return inside if own.format not in known and inside.format in known else own
 
     def trained(self) -> list[Use]:
         """The steps up to the first that needs the model exported: those that work on the PyTorch module."""

@@ -56,6 +56,18 @@ def test_what_a_recipe_need_not_say_is_inserted_where_it_is_needed(folder: Path)
     assert uses(planned(folder, simplify=False), "fp32@openvino") == ["load", "export", "openvino"]
 
 
+def test_a_step_that_exports_what_it_quantized_stands_for_the_export_and_suits_the_target(
+    folder: Path,
+) -> None:
+    pytest.importorskip("neural_compressor")
+    found = planned(folder, variants={"fp32": [], "int8": ["quantize.inc"]}, targets=["onnxruntime", "openvino"])
+    assert uses(found, "int8@onnxruntime") == ["load", "quantize.inc", "onnxruntime"]
+    assert uses(found, "int8@openvino") == ["load", "quantize.inc", "openvino"]
+    schemes = {s.label: s.scheme for s in found.steps if s.use == "quantize.inc"}
+    assert [schemes[f"int8@{t}: quantize.inc"].format for t in ("onnxruntime", "openvino")] == ["onnx", "onnx"]
+    assert not any(scheme.activation_symmetric for scheme in schemes.values()), "as the runtimes want Q/DQ in ONNX"
+
+
 def test_equal_ingredients_are_shared_and_the_scheme_parts_the_ways(folder: Path) -> None:
     found = planned(folder)
     assert sum(s.use == "export" for s in found.steps) == 1
