@@ -190,7 +190,7 @@ class _Taker:
             drawn = statistics.bootstrap(rows, self.metric.summarize, self.seed, weighted=self.weighted)
             # Classes that n examples all got right do not prove perfection: they can miss a share `unseen` of bad
             # ones. Numbers (a cosine, a correlation) show by their own spread how far the next one may lie.
-            slack = shares.unseen(len(rows)) * abs(value) if self.unit == "%" else 0.0
+            slack = shares.unseen(len(rows)) * self._reach(value) if self.unit == "%" else 0.0
             floored = dataclasses.replace(drawn, floor=slack)
             low, high = drawn.ends()
             low, high = (low, floored.ends()[1]) if lower else (floored.ends()[0], high)
@@ -220,7 +220,9 @@ class _Taker:
                 low, high = shares.tango(lost, gained, n, level)
                 return 100 * low, 100 * high
         else:
-            drawn = statistics.paired(baseline, rows, self.metric.summarize, self.seed, weighted=self.weighted)
+            reach = self._reach(self.metric.summarize(baseline))
+            summarize, weighted = self.metric.summarize, self.weighted
+            drawn = statistics.paired(baseline, rows, summarize, self.seed, weighted=weighted, reach=reach)
             drawn = drawn if sign > 0 else drawn.mirrored()
             ends = drawn.ends
             how = {**self._bootstrapped(drawn, "paired "), **self._tested("drop", drawn.p_at_least)}
@@ -234,6 +236,11 @@ class _Taker:
         """P-values that the truth lies on the wrong side of each limit of the gates, by limit."""
         limits = self.limits.get((self.name, relation), ())
         return {"limit_p": {f"{limit:g}": wrong(limit) for limit in limits}} if limits else {}
+
+    def _reach(self, value: float) -> float:
+        """How far a value is from the worst: from 0, or where less is better from all (100 %) being wrong."""
+        wrong = 100 - value if self.unit == "%" and self.better == "lower" else 0.0
+        return max(abs(value), wrong)
 
     def _hits(self, rows: np.ndarray) -> np.ndarray | None:
         """Right or wrong per example, when the metric is the percentage of right ones; else None."""

@@ -123,11 +123,13 @@ def paired(
     resamples: int = RESAMPLES,
     weighted: Weighted | None = None,
     corrected: bool = True,
+    reach: float | None = None,
 ) -> Bootstrap:
     """How `summarize(baseline) - summarize(rows)` varies, both on the same examples drawn together.
 
     Never narrower than what n examples can see: a change in a share `unseen(n)` of all examples may have gone
-    unnoticed, and if those turned to noise they would move the value by that share of it.
+    unnoticed, and if those turned to noise they would move the value by that share of `reach`: how far it is from the
+    baseline's value to the worst one, which is 0 unless said otherwise.
     """
     if len(baseline) != len(rows):
         raise AssertionError(f"BUG: {len(rows)} rows paired with {len(baseline)}")
@@ -138,7 +140,7 @@ def paired(
         return drop
 
     first = float(summarize(baseline))
-    floor = unseen(len(rows)) * abs(first)
+    floor = unseen(len(rows)) * (abs(first) if reach is None else reach)
     return _distribution(first - float(summarize(rows)), values, len(rows), seed, resamples, corrected, floor)
 
 

@@ -151,6 +151,14 @@ def test_a_perfect_score_is_not_certain_either() -> None:
     assert found["cosine", "absolute"].high == 1 and found["cosine", "absolute"].against == "fp32"
 
 
+def test_no_error_in_some_examples_is_no_proof_that_there_is_none() -> None:
+    rows = {"wer": np.tile([[0.0, 5.0]], (400, 1))}  # errors and words
+    found = taken(rows, {"wer": (registry.load("metrics", "wer"), None)}, ("fp32", rows))
+    most = 100 * statistics.unseen(400)
+    assert (found["wer", "absolute"].low, found["wer", "absolute"].high) == (0, pytest.approx(most))
+    assert (found["wer", "drop"].low, found["wer", "drop"].high) == (pytest.approx(-most), pytest.approx(most))
+
+
 def test_metrics_against_the_baseline_need_one_and_have_no_drop() -> None:
     rows = {"agreement": np.zeros((10, 1)), "top1": np.ones((10, 1))}
     wanted = metrics("agreement", "top1")
