@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 
@@ -44,21 +47,27 @@ def quiet() -> Iterator[io.StringIO]:
 
 
 @contextlib.contextmanager
-def mute_native() -> Iterator[None]:
-    """Drop what native code writes to the process's standard output meanwhile.
+def native() -> Iterator[list[str]]:
+    """Keep what native code writes to the process's standard output meanwhile off the screen.
 
-    torch.onnx's tracer prints the whole graph from C++ when it fails (torch 2.13 tests a function for truth
-    where it means to call it, so its switch has no effect).
+    The lines are in the list once the block has ended. torch.onnx's tracer prints the whole graph from C++ when it
+    fails (torch 2.13 tests a function for truth where it means to call it, so its switch has no effect), TensorRT-RTX
+    1.7 its doubts about 16-bit constants beside its logger.
     """
+    lines: list[str] = []
+    sys.stdout.flush()
     kept = os.dup(1)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nothing)
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 1)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            ctypes.CDLL(None).fflush(None)  # C's own buffers
+            os.dup2(kept, 1)
+            os.close(kept)
+            heard.seek(0)
+            lines += heard.read().decode(errors="replace").splitlines()
 
 
 def _loggers() -> list[logging.Logger]:

@@ -14,7 +14,7 @@ from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_export
 from optimizer.formats.export_faults import Fault, explain, frozen_decisions
-from optimizer.formats.quiet import mute_native, quiet
+from optimizer.formats.quiet import native, quiet
 from optimizer.formats.torch import TorchModel, load_record, open_model
 from optimizer.protocols import Context
 from optimizer.schema import Strict
@@ -138,7 +138,7 @@ def _torchscript(model: TorchModel, args: tuple[torch.Tensor, ...], options: Opt
     import torch
 
     signature = model.signature
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder, mute_native():
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder, native():
         file = Path(folder) / "traced.onnx"
         torch.onnx.export(
             model.exportable(),

@@ -14,6 +14,7 @@ from optimizer.errors import OptimizerError
 from optimizer.formats import caution
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import tensorrt as tensorrt_format
+from optimizer.formats.quiet import native
 from optimizer.formats.tensorrt import facts as engine_facts
 from optimizer.formats.tensorrt import flavour as flavours
 from optimizer.formats.tensorrt import graph, layers, network, preflight, profiles
@@ -72,8 +73,9 @@ def compile(
         config = _configured(trt, parsed, options, sparse)
         _compatibility(trt, config, reach)
         _add_profiles(parsed, config, source.signature, ranges)
-        with _timing_cache(flavour, config, ctx.caches):
+        with _timing_cache(flavour, config, ctx.caches), native() as aside:
             plan = parsed.builder.build_serialized_network(parsed.network, config)
+        log.lines += [("warning", text) for text in aside]
         if plan is None:
             _forget(trt)
             raise _failed(trt, flavour, log)
