@@ -109,7 +109,13 @@ def narrowed(recipe: Recipe, variants: Sequence[str], targets: Sequence[str]) ->
     for name in variants:
         if name not in recipe.variants:
             raise unknown("variant", name, recipe.variants, where=f"recipe '{recipe.name}'")
-    kept = {*variants, (recipe.baseline or "").partition("@")[0]}
+    baseline, _, on = (recipe.baseline or "").partition("@")
+    if targets and on and on not in targets:
+        raise OptimizerError(
+            f"recipe '{recipe.name}': its baseline '{recipe.baseline}' is on a target that --target leaves out",
+            f"add --target {on}, or extend the recipe in a file with another baseline",
+        )
+    kept = {*variants, baseline}
     listed = {use.name: {use.name: use.options} for use in recipe.targets}
     changes: dict[str, Any] = {}
     if variants:

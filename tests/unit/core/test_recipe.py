@@ -171,6 +171,10 @@ def test_narrowing_keeps_the_baseline_and_the_targets_options(folder: Path) -> N
     assert [(t.name, t.options) for t in narrow.targets] == [("openvino", {"streams": 2}), ("pytorch", {})]
     with pytest.raises(OptimizerError, match="unknown variant 'c'"):
         shorthand.narrowed(found, ["c"], [])
+    fixed = recipe.parse({**found.document(), "baseline": "a@onnxruntime"}, "r", folder)
+    with pytest.raises(OptimizerError, match="'a@onnxruntime' is on a target that --target leaves out") as caught:
+        shorthand.narrowed(fixed, [], ["openvino"])
+    assert str(caught.value.hint).startswith("add --target onnxruntime")
 
 
 def test_a_saved_recipe_means_the_same_from_its_new_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
