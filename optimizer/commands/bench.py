@@ -13,7 +13,7 @@ from optimizer.commands import console, options, trials
 from optimizer.console import Console, table
 from optimizer.errors import EXIT_USAGE
 from optimizer.store import Store
-from optimizer.subjects import Asked, open_all
+from optimizer.subjects import Asked, open_each
 from optimizer.trial import views
 from optimizer.trial.bench import Benched, Flags
 from optimizer.trial.bench import bench as run_bench
@@ -64,7 +64,7 @@ def bench(
     screen = console(ctx)
     artifacts_store = Store.open(store, screen.warn)
     with tempfile.TemporaryDirectory(prefix="optc-bench-") as folder, artifacts_store.in_use():
-        opened = open_all(artifacts, asked, artifacts_store, Path(folder), screen)
+        opened = list(open_each(artifacts, asked, artifacts_store, Path(folder), screen))
         found = run_bench(opened, flags, screen)
     paths = report.record(out / "run.json", found.run) if out else {}
     if json:

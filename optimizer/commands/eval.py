@@ -13,7 +13,7 @@ from optimizer.commands import console, options, trials
 from optimizer.console import table
 from optimizer.errors import EXIT_USAGE
 from optimizer.store import Store
-from optimizer.subjects import Asked, open_all
+from optimizer.subjects import Asked, open_each
 from optimizer.trial import views
 from optimizer.trial.evaluate import Flags, evaluate
 
@@ -56,7 +56,7 @@ def eval_(
     artifacts_store = Store.open(store, screen.warn)
     with tempfile.TemporaryDirectory(prefix="optc-eval-") as folder, artifacts_store.in_use():
         asked = Asked(target or (), threads, inputs, weights, task)
-        opened = open_all(artifacts, asked, artifacts_store, Path(folder), screen)
+        opened = list(open_each(artifacts, asked, artifacts_store, Path(folder), screen))
         found = evaluate(opened, flags, artifacts_store, screen)
     paths = report.record(out / "run.json", found.run) if out else {}
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,30 @@ class Opened:
     notes: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        return self.subject.name
+
+    @property
+    def target(self) -> str:
+        return self.subject.target
+
+    @property
     def variant(self) -> str:
-        return self.subject.name.rpartition("@")[0]
+        return self.name.rpartition("@")[0]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One subject that could not be opened on its target, where others were."""
+
+    name: str  # name@target
+    target: str
+    origin: str  # as it was named
+    error: OptimizerError
+
+    @property
+    def variant(self) -> str:
+        return self.name.rpartition("@")[0]
 
 
 def open_all(texts: Sequence[str], asked: Asked, store: Store, folder: Path, console: Console) -> list[Opened]:
@@ -54,6 +76,21 @@ def open_all(texts: Sequence[str], asked: Asked, store: Store, folder: Path, con
 
     `folder` is empty and temporary: what has to be unpacked or converted goes there, or into the store. Raises
     OptimizerError for what does not exist, is damaged, or cannot run on a target.
+    """
+    found = []
+    for one in open_each(texts, asked, store, folder, console):
+        if isinstance(one, Refused):
+            raise one.error
+        found.append(one)
+    return found
+
+
+def open_each(
+    texts: Sequence[str], asked: Asked, store: Store, folder: Path, console: Console
+) -> Iterator[Opened | Refused]:
+    """The same, one after the other, and what cannot be opened on its target among the others.
+
+    Raises OptimizerError for what does not exist or is damaged, and for a target of `asked` that is not usable.
     """
     place = Place(folder, store, console, asked.inputs, asked.weights, asked.task)
     for target in asked.targets:
@@ -65,10 +102,12 @@ def open_all(texts: Sequence[str], asked: Asked, store: Store, folder: Path, con
         for target in ([r.target] if r.target else list(dict.fromkeys(asked.targets)) or [f.target])
     ]
     names = _names(wanted)
-    return [
-        _opened(r, f, target, f"{name}@{target}", asked, place)
-        for (r, f, target), name in zip(wanted, names, strict=True)
-    ]
+    for (r, f, target), own in zip(wanted, names, strict=True):
+        name = f"{own}@{target}"
+        try:
+            yield _opened(r, f, target, name, asked, place)
+        except OptimizerError as error:
+            yield Refused(name, target, r.text, error)
 
 
 def _names(wanted: Sequence[tuple[Reference, Found, str]]) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from optimizer import gates
 from optimizer.console import Console
-from optimizer.errors import OptimizerError, unknown
-from optimizer.subjects import Opened
-from optimizer.trial import inputs, outputs, record, timing
+from optimizer.errors import OptimizerError
+from optimizer.subjects import Opened, Refused
+from optimizer.trial import entrants, inputs, outputs, record, timing
 from optimizer.trial.inputs import Wanted
 from optimizer.values import DataRecord, Measurement, Run, Verdict
 
@@ -57,18 +57,20 @@ class Benched:
     failed: dict[str, OptimizerError]
 
 
-def bench(opened: Sequence[Opened], flags: Flags, console: Console) -> Benched:
+def bench(subjects: Sequence[Opened | Refused], flags: Flags, console: Console) -> Benched:
     """Measure all subjects; those of one signature together, in one interleaved session.
 
-    Raises OptimizerError for what can be seen before, and when not one subject could be measured.
+    One that was refused or fails is named, the others go on. Raises OptimizerError for what can be seen before, and
+    when not one subject could be measured.
     """
     start = time.perf_counter()
     timing.spec([1, *flags.wanted.batches], flags.threads, flags.seconds, flags.restarts, flags.budget, 1)
-    baseline = named(flags.baseline, opened)
+    baseline = entrants.named(flags.baseline, subjects)
     verdict_gates(flags.min_speedup, flags.wanted.batches or [1])
-    ledger = Ledger()
+    opened, refused = entrants.split(subjects, console)
+    ledger = Ledger(failed=refused)
     for group in inputs.groups(opened, flags.each):
-        _group(group, baseline, flags, console, ledger, alone=len(opened) == 1)
+        _group(group, baseline, flags, console, ledger, alone=len(subjects) == 1)
     alive = [o for o in opened if o.subject.name not in ledger.failed]
     if not alive:
         first = next(iter(ledger.failed.values()))
@@ -77,18 +79,8 @@ def bench(opened: Sequence[Opened], flags: Flags, console: Console) -> Benched:
         baseline = alive[0].subject.name
         ledger.warnings.append(f"the baseline failed; the others are compared with {baseline}")
     ledger.measurements += record.sizes(alive, baseline)
-    run = _recorded(opened, baseline, flags, ledger, time.perf_counter() - start)
+    run = _recorded(subjects, baseline, flags, ledger, time.perf_counter() - start)
     return Benched(run, ledger.failed)
-
-
-def named(text: str | None, opened: Sequence[Opened]) -> str:
-    """The subject that is meant as baseline: the first unless told; by name, name@target or as it was given."""
-    if text is None:
-        return opened[0].subject.name
-    found = [o.subject.name for o in opened if text in (o.subject.name, o.variant, o.origin)]
-    if not found:
-        raise unknown("baseline", text, [o.subject.name for o in opened], "the artifacts")
-    return found[0]
 
 
 def verdict_gates(min_speedup: str | None, batches: Sequence[int]) -> list[gates.Gate]:
@@ -122,7 +114,7 @@ def _group(group: list[Opened], baseline: str, flags: Flags, console: Console, l
     ledger.add(looked, timed)
 
 
-def _recorded(opened: Sequence[Opened], baseline: str, flags: Flags, ledger: Ledger, seconds: float) -> Run:
+def _recorded(subjects: Sequence[Opened | Refused], baseline: str, flags: Flags, ledger: Ledger, seconds: float) -> Run:
     failed = {name: f"failed: {error.message.splitlines()[0]}" for name, error in ledger.failed.items()}
     asked: dict[str, Any] = {
         "batch": list(flags.wanted.batches), "dims": dict(flags.wanted.dims), "threads": flags.threads,
@@ -132,7 +124,7 @@ def _recorded(opened: Sequence[Opened], baseline: str, flags: Flags, ledger: Led
     asked = {k: v for k, v in asked.items() if v not in (None, [], {})}
     timed = {int(m.at["batch"]) for m in ledger.measurements if m.metric == "latency.p50"}
     bare = record.record(
-        "bench", asked, opened, baseline, ledger.measurements, (), precision=ledger.precision, failed=failed,
+        "bench", asked, subjects, baseline, ledger.measurements, (), precision=ledger.precision, failed=failed,
         data=ledger.data, warnings=[*ledger.warnings, *(e.message for e in ledger.failed.values())], seconds=seconds,
     )  # fmt: skip
     verdicts: list[Verdict] = gates.judge(

@@ -17,9 +17,9 @@ from optimizer.errors import OptimizerError
 from optimizer.measure import accuracy, constant, slices
 from optimizer.recipe import DataRef, DataSpec, Use
 from optimizer.store import Store, StoredEntry
-from optimizer.subjects import Opened
-from optimizer.trial import record
-from optimizer.trial.bench import Benched, named
+from optimizer.subjects import Opened, Refused
+from optimizer.trial import entrants, record
+from optimizer.trial.bench import Benched
 from optimizer.values import DataRecord, Measurement
 
 LAYOUT = 2
@@ -49,23 +49,23 @@ class Task:
     gates: Sequence[gates.Gate]
 
 
-def evaluate(opened: Sequence[Opened], flags: Flags, store: Store, console: Console) -> Benched:
-    """Evaluate all subjects on the same examples; one that fails is named, the others go on.
+def evaluate(subjects: Sequence[Opened | Refused], flags: Flags, store: Store, console: Console) -> Benched:
+    """Evaluate all subjects on the same examples; one that was refused or fails is named, the others go on.
 
     Results per example go into the store, under a key of all that decides them. Raises OptimizerError for what can be
     seen before, and when not one subject could be evaluated.
     """
     start = time.perf_counter()
     task = plan(flags)
-    baseline = named(flags.baseline, opened)
+    baseline = entrants.named(flags.baseline, subjects)
+    opened, failed = entrants.split(subjects, console)
     entries: dict[str, StoredEntry] = {}
-    failed: dict[str, OptimizerError] = {}
     examples = 0
     for one in opened:
         try:
             entries[one.subject.name], examples = _evaluated(one, task, flags, store, console)
         except OptimizerError as error:
-            if len(opened) == 1:
+            if len(subjects) == 1:
                 raise
             failed[one.subject.name] = OptimizerError(f"{one.subject.name}: {error.message}", error.hint)
             console.warn(f"{one.subject.name} is left out: {error}")
@@ -85,7 +85,7 @@ def evaluate(opened: Sequence[Opened], flags: Flags, store: Store, console: Cons
     told = {name: f"failed: {error.message.splitlines()[0]}" for name, error in failed.items()}
     asked = {"data": flags.data, "metrics": list(task.metrics), "batch": flags.batch, "max_drop": flags.max_drop}
     run = record.record(
-        "eval", {k: v for k, v in asked.items() if v is not None}, opened, baseline, measurements, (),
+        "eval", {k: v for k, v in asked.items() if v is not None}, subjects, baseline, measurements, (),
         precision={name: entry.record["precision"] for name, entry in entries.items()}, failed=told,
         data=[DataRecord("evaluate", flags.data, task.digest, examples, task.spec.license)],
         warnings=[*warnings, *(e.message for e in failed.values())], seconds=time.perf_counter() - start,

@@ -10,14 +10,14 @@ from typing import Any
 import optimizer
 from optimizer import gates, machine, registry
 from optimizer.measure import memory
-from optimizer.subjects import Opened
+from optimizer.subjects import Opened, Refused
 from optimizer.values import RUN_SCHEMA, Candidate, DataRecord, Measurement, Run, Verdict
 
 
 def record(
     name: str,
     asked: Mapping[str, Any],
-    opened: Sequence[Opened],
+    subjects: Sequence[Opened | Refused],
     baseline: str,
     measurements: Sequence[Measurement],
     verdicts: Sequence[Verdict],
@@ -28,17 +28,17 @@ def record(
     warnings: Sequence[str],
     seconds: float,
 ) -> Run:
-    """The Run of a trial: `asked` stands where a build has its recipe, every subject is a candidate."""
-    candidates = [_candidate(o, precision.get(o.subject.name), failed.get(o.subject.name)) for o in opened]
+    """The Run of a trial: `asked` stands where a build has its recipe, every one of `subjects` is a candidate."""
+    candidates = [_candidate(o, precision.get(o.name), failed.get(o.name)) for o in subjects]
     return Run(
         schema=RUN_SCHEMA,
         version=optimizer.__version__,
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        recipe={name: {**asked, "artifacts": {o.subject.name: _portable(o.origin) for o in opened}}},
+        recipe={name: {**asked, "artifacts": {o.name: _portable(o.origin) for o in subjects}}},
         baseline=baseline,
         machine=machine.here(),
-        tools=tools([o.subject.target for o in opened]),
+        tools=tools([o.target for o in subjects]),
         data=tuple(data),
         steps=(),
         candidates=tuple(candidates),
@@ -64,7 +64,9 @@ def tools(targets: Sequence[str]) -> dict[str, str]:
     return {name: machine.version_of(name) or "absent" for name in sorted(names)}
 
 
-def _candidate(o: Opened, precision: str | None, failed: str | None) -> Candidate:
+def _candidate(o: Opened | Refused, precision: str | None, failed: str | None) -> Candidate:
+    if isinstance(o, Refused):
+        return Candidate(o.variant, o.target, (), {}, skipped=failed)
     artifact = o.subject.artifact
     return Candidate(
         o.variant, o.subject.target, (), dict(o.subject.options), artifact.key, None, artifact.size, precision, failed

@@ -165,3 +165,28 @@ def test_two_models_are_measured_anew(here: Path, capsys: pytest.CaptureFixture[
     methods = {c["metric"]: c["method"] for c in document["changes"]}
     assert methods["latency.p50"] == "one interleaved session"
     assert methods["size"] == "the very same measurement"
+
+
+def test_a_target_that_cannot_convert_is_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    pytest.importorskip("openvino")
+    model = onnx.load("tiny.onnx")
+    model.graph.node[0].op_type, model.graph.node[0].domain = "TransposeMatMul", "com.microsoft"  # ONNX Runtime's own
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, "own.onnx")
+    both = ["--target", "openvino", "--target", "onnxruntime"]
+    for command in (["bench", *QUICK], ["eval", "--data", "data.npz"]):
+        assert main([command[0], "own.onnx", *command[1:], *both, "--out", command[0]]) == EXIT_USAGE
+        shown = capsys.readouterr()
+        assert "own@openvino is left out" in shown.err
+        assert "failed   own@openvino" in shown.out
+        assert "the baseline failed; the others are compared with own@onnxruntime" in shown.out
+        skipped, built = run_of(here / command[0]).candidates
+        assert (skipped.name, built.skipped) == ("own@openvino", None)
+        assert "failed: own@openvino" in str(skipped.skipped)
+        assert main([command[0], "own.onnx@openvino", *command[1:]]) == EXIT_USAGE
+        assert "is left out" not in capsys.readouterr().err
+        assert main([command[0], "own.onnx", *command[1:], *both, "--baseline", "nobody"]) == EXIT_USAGE
+        shown = capsys.readouterr()
+        assert "unknown baseline 'nobody' in the artifacts; available: own@onnxruntime, own@openvino" in shown.err
