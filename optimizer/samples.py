@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from optimizer.formats.record import LARGE
 from optimizer.protocols import Dataset, Feeds
 from optimizer.values import Signature
 
-SMALL, LARGE = 8, 1 << 30  # of a free dimension
+SMALL = 8  # of a free dimension
 TRACED, CHECKED = 2, (1, 3)  # batch sizes: the first traces, the others catch a size that was baked in
 
 

@@ -60,7 +60,7 @@ def bench(
     file, inputs = options.inputs(input or [])
     wanted = Wanted(batch or [], options.dims(dim or []), file, data, seed)
     flags = Flags(wanted, threads, seconds, restarts, options.seconds("--budget", budget), baseline, min_speedup, each)
-    asked = Asked(target or (), threads, inputs, weights, task)
+    asked = Asked(target or (), threads, inputs, weights, task, wanted.dims)
     screen = console(ctx)
     artifacts_store = Store.open(store, screen.warn)
     with tempfile.TemporaryDirectory(prefix="optc-bench-") as folder, artifacts_store.in_use():

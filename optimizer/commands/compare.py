@@ -94,7 +94,8 @@ def compare(
         stack.enter_context(found_store.in_use())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optc-compare-")))
         work = Work(screen, home, found_store, folder, limits, across or (), rules.mapping(renamed or []))
-        found = work.again(sides, flags, Asked((), threads, inputs)) if rerun else work.recorded(sides)
+        asked = Asked((), threads, inputs, dims=wanted.dims)
+        found = work.again(sides, flags, asked) if rerun else work.recorded(sides)
     report.append_summary(write.markdown(found))
     paths = write.write(found, out) if out else {}
     if json:

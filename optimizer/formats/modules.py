@@ -14,7 +14,7 @@ from optimizer import usercode
 from optimizer.errors import OptimizerError, missing_extra
 from optimizer.formats import edits, weights
 from optimizer.formats.quiet import quiet
-from optimizer.formats.record import Built, Record
+from optimizer.formats.record import LARGE, Built, Record
 
 if TYPE_CHECKING:
     import torch
@@ -148,8 +148,8 @@ def _refuse_training(program: Any, file: Path) -> None:
 
 
 def program_inputs(program: Any) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
-    """The inputs of an exported program as the recipe would write them, and the sizes of those free dimensions that
-    it bounds on both sides; free dimensions get names."""
+    """The inputs of an exported program as the recipe would write them, and the sizes of the free dimensions that it
+    bounds, where below alone the largest is `LARGE`; free dimensions get names."""
     nodes = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     named: dict[str, str] = {}
     found = {}
@@ -160,8 +160,13 @@ def program_inputs(program: Any) -> tuple[dict[str, str], dict[str, tuple[int, i
         dims = [str(d) if isinstance(d, int) else _dim(str(d), i, named) for i, d in enumerate(value.shape)]
         found[name] = f"{str(value.dtype).removeprefix('torch.')}[{','.join(dims)}]"
     ranges = {str(symbol): (span.lower, span.upper) for symbol, span in program.range_constraints.items()}
-    bounds = {named[s]: ends for s, ends in ranges.items() if s in named and all(end.is_Integer for end in ends)}
-    return found, {name: (max(int(low), 1), int(high)) for name, (low, high) in bounds.items()}
+    bounds = {
+        named[s]: (max(int(low), 1), int(high) if high.is_Integer else LARGE)
+        for s, (low, high) in ranges.items()
+        if s in named and low.is_Integer
+    }
+    # From 0, 1 or 2 on is what torch says of every size that nobody bounds.
+    return found, {name: (low, high) for name, (low, high) in bounds.items() if low > 2 or high < LARGE}
 
 
 def _dim(symbol: str, axis: int, named: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.formats.feeds import shape_of, sizes_of, synthetic_feeds
-from optimizer.formats.record import Built, Record
+from optimizer.formats.record import LARGE, Built, Record
 from optimizer.formats.torch import TorchModel, as_array, as_tensor
 from optimizer.protocols import Feeds
 from optimizer.values import Signature, TensorSpec
@@ -70,7 +70,7 @@ def _start(record: Record, size: int) -> dict[str, int]:
     """Batch 2, everything else of this size, within the supported range."""
     found = {}
     for symbol in record.signature.symbols():
-        low, high = record.dims.get(symbol, (1, 1 << 30))
+        low, high = record.dims.get(symbol, (1, LARGE))
         wanted = 2 if symbol == record.signature.batch_symbol() else size
         found[symbol] = min(max(wanted, low), high)
     return found
@@ -104,7 +104,7 @@ def _refuse_bad(origin: str, name: str, array: np.ndarray) -> None:
 
 def _resized(model: TorchModel, symbol: str, sizes: Mapping[str, int]) -> Run:
     """A run with another size of one free dimension: twice, half, one more, whichever the model takes first."""
-    low, high = model.record.dims.get(symbol, (1, 1 << 30))
+    low, high = model.record.dims.get(symbol, (1, LARGE))
     size = sizes[symbol]
     tried = [s for s in dict.fromkeys((2 * size, size // 2, size + 1, low, high)) if low <= s <= high and s != size]
     refusal: OptimizerError | None = None

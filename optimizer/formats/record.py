@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 LAYOUT = 1
+LARGE = 1 << 30  # more than any size: of a free dimension that nothing bounds above
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optimizer import formats, recipe, registry, schema
+from optimizer import formats, recipe, registry, samples, schema
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.measure.process import Subject
@@ -20,7 +20,7 @@ from optimizer.store import Store
 from optimizer.subjects.found import Found, Place, find
 from optimizer.subjects.reference import Reference, parse
 from optimizer.subjects.signatures import carried, named
-from optimizer.values import Artifact
+from optimizer.values import Artifact, Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Asked:
     inputs: Mapping[str, str] = field(default_factory=dict)  # of a model that does not say them
     weights: Path | None = None
     task: str | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)  # sizes of free dimensions that are going to be measured
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,12 @@ def _usable(target: str, options: Any = None) -> Any:
 def _opened(r: Reference, f: Found, target: str, name: str, asked: Asked, place: Place) -> Opened:
     plugin = registry.load("targets", target)
     options: dict[str, Any]
+    notes = f.notes
     if f.artifact is None:
         _usable(target)
-        artifact, options = _built(f, target, place)
+        ranges = _ranges(f, asked.dims)
+        artifact, options = _built(f, target, place, ranges)
+        notes += tuple(f"built for {dim} from {low} to {high}, by --dim" for dim, (low, high) in ranges.items())
     else:
         bare = f.options is None and r.place.endswith(f".{f.artifact.format}")  # a file that anybody may have made
         given = getattr(plugin, "FOREIGN", {}) if bare else f.options or {}
@@ -155,7 +159,7 @@ def _opened(r: Reference, f: Found, target: str, name: str, asked: Asked, place:
         artifact, options = _fitted(f.artifact, r, plugin, target, parsed, place), parsed.model_dump(mode="json")
     if "threads" in options:
         options["threads"] = asked.threads or options["threads"] or 1
-    return Opened(Subject(name, target, artifact, options), r.text, f.candidate, f.feeds, f.notes)
+    return Opened(Subject(name, target, artifact, options), r.text, f.candidate, f.feeds, notes)
 
 
 def _fitted(artifact: Artifact, r: Reference, plugin: Any, target: str, options: Any, place: Place) -> Artifact:
@@ -175,11 +179,22 @@ def _fitted(artifact: Artifact, r: Reference, plugin: Any, target: str, options:
     return dataclasses.replace(artifact, format=plugin.PRODUCES, path=out, signature=signature, size=size)
 
 
-def _built(f: Found, target: str, place: Place) -> tuple[Artifact, dict[str, Any]]:
+def _ranges(f: Found, dims: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """What a model that says its inputs has to support, of the sizes that are asked for: each, and two sizes below it.
+
+    Samples without data have three sizes. What samples show of themselves, small sizes, is left to them.
+    """
+    inputs = [TensorSpec.parse(name, text) for name, text in f.spec.inputs.items()] if f.spec else []
+    own = Signature(tuple(inputs), ())
+    free = [name for name in own.symbols() if name != own.batch_symbol()]
+    return {name: (dims[name] - 2, dims[name]) for name in free if dims.get(name, 0) > samples.SMALL + 2}
+
+
+def _built(f: Found, target: str, place: Place, dims: Mapping[str, tuple[int, int]]) -> tuple[Artifact, dict[str, Any]]:
     """A PyTorch model on a target, as `optc build` would make it, by way of the store."""
     assert f.spec is not None
     document = {
-        "model": f.spec.model_dump(mode="json", exclude_defaults=True),
+        "model": f.spec.model_dump(mode="json", exclude_defaults=True) | ({"dims": dict(dims)} if dims else {}),
         "targets": [target],
         "measure": {"latency": False},
         "bundle": "none",

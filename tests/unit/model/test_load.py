@@ -319,6 +319,16 @@ def test_an_exported_program_says_its_ranges_itself(bench, tmp_path):
     assert anatomy_torch.dissect(source.path, {}).sizes == {"batch": 1, "dim1": 40}
 
 
+def test_an_exported_program_may_bound_a_size_below_alone(bench, store, tmp_path):
+    dims = ({0: torch.export.Dim("n"), 2: torch.export.Dim("t", min=40)},)
+    found = torch.export.export(torch.nn.Conv1d(2, 3, 30).eval(), (torch.randn(2, 2, 64),), dynamic_shapes=dims)
+    torch.export.save(found, tmp_path / "p.pt2")
+    assert torch_format.load_record(bench.load(file=str(tmp_path / "p.pt2")).path).dims == {"dim1": (40, 1 << 30)}
+    asked = {"model": {"file": "p.pt2"}, "targets": ["onnxruntime"], "measure": {"latency": False}}
+    run = execute(plan(parse(asked, "test", tmp_path)), store, Console(level=0), measure=False).run  # without data
+    assert [step.use for step in run.steps][:2] == ["load", "export"]
+
+
 def test_an_exported_program_without_bounds_has_none(bench, program):
     assert torch_format.load_record(bench.load(file=str(program)).path).dims == {}
 

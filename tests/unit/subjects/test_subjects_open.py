@@ -165,6 +165,30 @@ def test_a_folder_without_a_model_says_what_it_holds(opened: Open, tmp_path: Pat
         opened(tmp_path / "notes")
 
 
+WIDE = """
+import torch
+
+class Wide(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.filter = torch.nn.Conv1d(1, 2, 40)
+
+    def forward(self, audio):
+        return self.filter(audio[:, None]).mean(-1)
+"""
+
+
+def test_a_model_is_built_for_the_sizes_that_are_measured(opened: Open, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "wide.py").write_text(WIDE)
+    entry, inputs = f"{tmp_path / 'wide.py'}:Wide", {"audio": "float32[batch,samples]"}
+    with pytest.raises(OptimizerError, match="greater than actual input size"):
+        opened(entry, inputs=inputs, targets=["onnxruntime"])
+    [found] = opened(entry, inputs=inputs, targets=["onnxruntime"], dims={"samples": 80, "of_another": 9})
+    assert found.subject.artifact.signature.symbols() == ("batch", "samples")
+    assert found.notes == ("built for samples from 78 to 80, by --dim",)
+
+
 def test_a_target_that_is_not_installed_says_so(opened: Open, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.load("targets", "openvino"), "probe", lambda: "OpenVINO is not installed")
     with pytest.raises(OptimizerError, match="not usable here: OpenVINO is not installed"):
