@@ -70,17 +70,28 @@ def guess(spec: ModelSpec) -> dict[str, str]:
     )
     module = modules.build(record).module
     names = _parameters(module)
-    refusal = None
+    refusals = []
     for texts in itertools.islice(_combinations(names, module), MOST_TRIALS):
         inputs = dict(zip(names, texts, strict=True))
         refusal = _refusal(module, record, inputs)
         if refusal is None:
             return inputs
-    tried = f"; the last try: {refusal.message}" if refusal else ""
+        refusals.append(refusal.message)
+    tried = f"; the last try: {refusals[-1]}" if refusals else ""
     raise OptimizerError(
         f"{record.origin}: cannot guess what forward({', '.join(names)}) takes{tried}",
-        f"say it: --input '{names[0] if names else 'name'}=float32[batch,3,224,224]' (repeatable)",
+        f"say it: --input '{names[0] if names else 'name'}={_example(names, refusals)}'{_others(names[1:])}",
     )
+
+
+def _example(names: Sequence[str], refusals: Sequence[str]) -> str:
+    """What the first input might be: indices where forward looks them up, else a picture."""
+    looked_up = any("'indices'" in refusal for refusal in refusals)  # torch's word for what an embedding takes
+    return "int64[batch,length]" if looked_up or _is_text((*names, "name")[0]) else "float32[batch,3,224,224]"
+
+
+def _others(names: Sequence[str]) -> str:
+    return f", and so for {', '.join(names)}" if names else ""
 
 
 def _parameters(module: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ weights, the edits of pruning steps (`edits`), and last the weights that trainin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class TorchModel:
             shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in tensors.items())
             raise OptimizerError(
                 f"{self.record.origin}: forward raised {type(error).__name__} on {shapes}: {error}",
-                f"see {usercode.place(error)}",
+                _next(error, self.module),
             ) from error
 
     def on(self, device: str) -> TorchModel:
@@ -88,6 +89,17 @@ class TorchModel:
         if self.record.scripted:
             return self.module  # compiled: it cannot be called from within another trace
         return _flat_module(self.built, [spec.name for spec in self.signature.inputs])
+
+
+def _next(error: Exception, module: nn.Module) -> str:
+    """What to do about an error of forward: an input that it lacks or has of the wrong kind is named."""
+    own = re.escape(type(module).__name__)
+    missing = re.search(rf"^{own}\.forward\(\) missing \d+ required positional arguments?: '(\w+)'", str(error))
+    if missing:
+        return f"name it among the inputs: --input '{missing[1]}=dtype[dims]', or model.inputs in a recipe"
+    if "'indices'" in str(error) and "Long" in str(error):  # of an embedding, as torch words it
+        return f"indices are integers: give that input as int64[...]; see {usercode.place(error)}"
+    return f"see {usercode.place(error)}"
 
 
 def write(record: Record, out: Path) -> None:

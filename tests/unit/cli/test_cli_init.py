@@ -191,6 +191,37 @@ def test_a_guess_that_fails_says_what_was_tried(folder: Path) -> None:
     assert caught.value.hint and "--input 'x=float32" in caught.value.hint
 
 
+LOOKUP = """
+import torch
+
+class Lookup(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(5, 4)
+        self.head = torch.nn.Linear(11, 3)
+
+    def forward(self, kinds, amounts):
+        return self.head(torch.cat([self.table(kinds[:, 0]), amounts], -1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({}, "--input 'kinds=int64[batch,length]', and so for amounts"),
+        ({"kinds": "int64[batch,3]"}, "name it among the inputs: --input 'amounts=dtype[dims]'"),
+        ({"kinds": "float32[batch,3]", "amounts": "float32[batch,7]"}, "give that input as int64[...]; see"),
+    ],
+)
+def test_inputs_that_forward_refuses_are_told_by_name_and_kind(
+    inputs: dict[str, str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "lookup.py").write_text(LOOKUP)
+    arguments = [part for name, text in inputs.items() for part in ("--input", f"{name}={text}")]
+    assert main(["init", "lookup.py:Lookup", *arguments]) == EXIT_USAGE
+    assert told in capsys.readouterr().err
+
+
 def test_the_next_move_can_be_copied_whatever_the_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "net.py:MLP", "--out", "my model.yaml"]) == EXIT_OK
     assert capsys.readouterr().out.endswith("optc plan 'my model.yaml'\n")
