@@ -220,7 +220,7 @@ def _overlap(one: PlannedData, other: PlannedData) -> bool:
 
 
 def _gates(recipe: Recipe, metrics: Mapping[str, Any], comparable: bool) -> tuple[gates.Gate, ...]:
-    parsed = tuple(gates.parse(text) for text in recipe.gates)
+    parsed = tuple(gates.parse(text, metrics) for text in recipe.gates)
     latency = recipe.measure.latency
     facts = {name: _fact(plugin, options) for name, (plugin, options) in metrics.items()}
     gates.check(parsed, facts, bool(latency), list(latency.batch) if latency else [], _loads(recipe))

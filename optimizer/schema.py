@@ -173,9 +173,17 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> tupl
         else:
             shown = repr(fault["input"])
             shown = shown if len(shown) < 80 else shown[:77] + "..."
-            message = fault["msg"].removeprefix("Value error, ")
+            message = fault["msg"].removeprefix("Value error, ") + _meant(fault)
             lines.append(f"{where}: '{place}' = {shown}: {message}" if place else f"{where}: {message}")
     return "\n".join(lines), "optc schema prints every key, docs/recipe.md explains them"
+
+
+def _meant(fault: Any) -> str:
+    """For a word that is none of a choice: the nearest one of it."""
+    if fault["type"] != "literal_error" or not isinstance(fault["input"], str):
+        return ""
+    meant = suggestion(fault["input"], re.findall(r"'([^']*)'", fault["ctx"]["expected"]))
+    return f"; did you mean '{meant}'?" if meant else ""
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

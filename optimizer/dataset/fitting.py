@@ -31,13 +31,18 @@ class Feed:
         value = example[self.column]
         array = self._numbers(value)
         if self.views > 1 and (array.ndim == 0 or array.shape[0] != self.views):
-            raise self._error(
-                f"{_shown(array)} without a leading axis of {self.views} views", "use tokenize with views: true"
-            )
+            raise self._error(f"{_shown(array)} without a leading axis of {self.views} views", self._right_views(array))
         if self.expected is not None:
             self._check_shape(array)
             return self._cast(array, untyped=not hasattr(value, "dtype"))
         return array
+
+    def _right_views(self, array: np.ndarray) -> str:
+        if self.expected is not None and array.ndim == len(self.expected.shape):  # an axis in place of the batch
+            return f"write views: {array.shape[0]}, or give {self.views} views per example"
+        return (
+            f"give arrays of [{self.views}, ...] per example; of columns of text, tokenize with views: true makes them"
+        )
 
     def stack(self, samples: Sequence[np.ndarray]) -> np.ndarray:
         """Samples -> one array, ragged ones padded to the longest, views flattened into the first axis."""

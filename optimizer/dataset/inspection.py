@@ -12,6 +12,8 @@ from optimizer.errors import OptimizerError
 from optimizer.protocols import Dataset
 
 FEW = 32  # below this, ranges still move a lot with each further sample
+SPOILT = "a single one spoils every range that calibration measures"
+UNSCORED = "what a model answers to it cannot be scored"
 ALIKE = 0.5  # ranges that share less than this part of the wider one are unlike
 
 
@@ -26,23 +28,23 @@ class Seen:
 
 def inspect(calibrate: Dataset, evaluate: Dataset | None, samples: int) -> list[str]:
     """Findings, one sentence each; raises OptimizerError for data that cannot calibrate anything."""
-    seen = _look(calibrate, samples)
+    seen = _look(calibrate, samples, SPOILT)
     _refuse_constant(calibrate.name, seen)
     findings = [*_few(calibrate), *_constant_inputs(seen), *_duplicates(seen)]
     if evaluate is not None:
-        other = _look(evaluate, samples)
+        other = _look(evaluate, samples, UNSCORED)
         findings += [*_overlap(seen, other, evaluate.name), *_unlike(seen, other, evaluate.name)]
     return findings
 
 
-def _look(data: Dataset, samples: int) -> Seen:
+def _look(data: Dataset, samples: int, harm: str) -> Seen:
     digests: list[bytes] = []
     ranges: dict[str, tuple[float, float]] = {}
     continuous: set[str] = set()
     for batch in data.batches(1, limit=samples):  # one by one, so that padding does not hide equal samples
         digest = hashlib.blake2b(digest_size=16)
         for name, array in sorted(batch.feeds.items()):
-            _refuse_nonfinite(data.name, int(batch.indices[0]), name, array)
+            _refuse_nonfinite(data.name, int(batch.indices[0]), name, array, harm)
             digest.update(np.ascontiguousarray(array).tobytes())
             if array.size:
                 low, high = ranges.get(name, (np.inf, -np.inf))
@@ -55,12 +57,12 @@ def _look(data: Dataset, samples: int) -> Seen:
     return Seen(digests, ranges, continuous)
 
 
-def _refuse_nonfinite(data: str, index: int, name: str, array: np.ndarray) -> None:
+def _refuse_nonfinite(data: str, index: int, name: str, array: np.ndarray, harm: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         what = "NaN" if np.isnan(array).any() else "infinity"
         raise OptimizerError(
             f"data '{data}', example {index}: input '{name}' holds {what}",
-            "repair or remove the example; a single one spoils every range that calibration measures",
+            f"repair or remove the example; {harm}",
         )
 
 

@@ -86,8 +86,11 @@ class Gate:
         return self.op.startswith("<")
 
 
-def parse(text: str) -> Gate:
-    """Read a gate; raises OptimizerError with the grammar and examples for whatever it cannot mean."""
+def parse(text: str, metrics: Collection[str] | None = None) -> Gate:
+    """Read a gate; raises OptimizerError with the grammar and examples for whatever it cannot mean.
+
+    `metrics`: what is measured besides our own; the unit of another one is not looked at, since `check` refuses it.
+    """
     found = FORM.fullmatch(text)
     if found is None:
         raise fault(text, "cannot be read")
@@ -96,7 +99,9 @@ def parse(text: str) -> Gate:
         raise fault(text, f"'{op}' is no comparison for a measured value", "use <=, <, >= or >")
     metric = _metric(text, found["metric"])
     relation = _relation(text, metric, found["relation"])
-    unit, threshold = _threshold(text, metric, relation, float(found["number"]), found["unit"] or "")
+    unit, threshold = "", float(found["number"])
+    if metrics is None or metric in KNOWN or metric in metrics:
+        unit, threshold = _threshold(text, metric, relation, threshold, found["unit"] or "")
     batch = int(found["batch"]) if found["batch"] else None
     if batch is not None and metric not in TIMED and metric != "offline.throughput":
         raise fault(text, f"'{metric}' does not depend on the batch size", "leave 'at batch' out")

@@ -59,20 +59,9 @@ def evaluate(subjects: Sequence[Opened | Refused], flags: Flags, store: Store, c
     task = plan(flags)
     baseline = entrants.named(flags.baseline, subjects)
     opened, failed = entrants.split(subjects, console)
-    entries: dict[str, StoredEntry] = {}
-    examples = 0
-    for one in opened:
-        try:
-            entries[one.subject.name], examples = _evaluated(one, task, flags, store, console)
-        except OptimizerError as error:
-            if len(subjects) == 1:
-                raise
-            failed[one.subject.name] = OptimizerError(f"{one.subject.name}: {error.message}", error.hint)
-            console.warn(f"{one.subject.name} is left out: {error}")
+    entries, examples, faulty = _all_evaluated(opened, task, flags, store, console)
+    failed |= faulty
     alive = [o for o in opened if o.subject.name in entries]
-    if not alive:
-        first = next(iter(failed.values()))
-        raise OptimizerError(f"nothing could be evaluated: {first.message}", first.hint)
     warnings = [f"{o.subject.name}: {note}" for o in opened for note in o.notes]
     if baseline in failed:
         baseline = alive[0].subject.name
@@ -126,6 +115,41 @@ def _metric(asked: str | Use) -> tuple[str, tuple[Any, Any]]:
         plugin.Options, {**own, **({"entry": name} if ":" in name else {})}, f"--metric {name}", Path.cwd()
     )
     return name.rpartition(":")[2], (plugin, options)
+
+
+def _all_evaluated(
+    opened: Sequence[Opened], task: Task, flags: Flags, store: Store, console: Console
+) -> tuple[dict[str, StoredEntry], int, dict[str, OptimizerError]]:
+    """The stored results of those that could be evaluated, the number of examples, and why the others could not.
+
+    Who is left out is said once somebody is not. Raises OptimizerError when everybody is, with what all fail by alike.
+    """
+    entries: dict[str, StoredEntry] = {}
+    failed: dict[str, OptimizerError] = {}
+    untold: dict[str, OptimizerError] = {}
+    examples = 0
+    for one in opened:
+        name = one.subject.name
+        try:
+            entries[name], examples = _evaluated(one, task, flags, store, console)
+        except OptimizerError as error:
+            failed[name] = OptimizerError(f"{name}: {error.message}", error.hint)
+            untold[name] = error
+        if entries:
+            _tell(untold, console)
+            untold = {}
+    if not entries:
+        first, *others = untold.values()
+        if all(other.message == first.message for other in others):
+            raise first
+        _tell(untold, console)
+        raise OptimizerError(f"nothing could be evaluated: {next(iter(failed.values())).message}", first.hint)
+    return entries, examples, failed
+
+
+def _tell(left: Mapping[str, OptimizerError], console: Console) -> None:
+    for name, error in left.items():
+        console.warn(f"{name} is left out: {error}")
 
 
 def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Console) -> tuple[StoredEntry, int]:

@@ -167,6 +167,13 @@ def test_two_models_are_measured_anew(here: Path, capsys: pytest.CaptureFixture[
     assert methods["size"] == "the very same measurement"
 
 
+def test_what_all_subjects_fail_by_is_told_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "tiny.onnx", "again=tiny.onnx", "--data", "data.npz", "--label", "lable"]) == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert shown.count("unknown label column 'lable'") == 1
+    assert "did you mean 'label'?" in shown
+
+
 def test_a_target_that_cannot_convert_is_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
 

@@ -114,6 +114,7 @@ def test_the_baseline_is_per_target_or_one_for_all(folder: Path, baseline: str |
         ({"data": {"calibrate": DATA}, "gates": []}, "need data to evaluate on"),
         ({"data": {"calibrate": DATA, "evaluate": "digitz/test"}}, "unknown card 'digitz'"),
         ({"gates": ["top5 drop <= 1pp"]}, "'top5' is not measured"),
+        ({"gates": ["accuracy >= 5pp"]}, "'accuracy' is not measured by this recipe; available: top1"),
         ({"gates": ["top1 dorp <= 1pp"]}, "drop"),
         ({"gates": ["int9: top1 drop <= 1pp"]}, "unknown variant 'int9'"),
         ({"gates": ["@tensorrt: top1 drop <= 1pp"]}, "unknown target 'tensorrt'"),

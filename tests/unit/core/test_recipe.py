@@ -87,6 +87,7 @@ def test_a_circle_of_extends_is_named(folder: Path) -> None:
             {"data": {"evaluate": {"ref": "a/b", "labl": "y"}}},
             "unknown key 'data.evaluate.labl'; did you mean 'label'?",
         ),
+        ({"bundle": "bset"}, "'bundle' = 'bset': .*; did you mean 'best'?"),
         ({"variants": {"int8": [{"a": {}, "b": {}}]}}, "one-key mapping"),
         ({"variants": {"in t8": []}}, "variant name 'in t8'"),
         ({"variants": {}}, "at least one variant"),

@@ -42,8 +42,12 @@ def test_good_data_has_no_finding() -> None:
 def test_nonfinite_values_are_refused_with_the_example(value: float, what: str) -> None:
     spoilt = GOOD.copy()
     spoilt[17, 1] = value
-    with pytest.raises(OptimizerError, match=f"data 'calib', example 17: input 'x' holds {what}"):
+    with pytest.raises(OptimizerError, match=f"data 'calib', example 17: input 'x' holds {what}") as caught:
         check(spoilt)
+    assert "calibration" in str(caught.value.hint)
+    with pytest.raises(OptimizerError, match=f"data 'test', example 17: input 'x' holds {what}") as caught:
+        check(GOOD, spoilt)
+    assert "cannot be scored" in str(caught.value.hint)
 
 
 def test_meaningless_data_is_refused() -> None:

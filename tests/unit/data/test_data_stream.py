@@ -204,8 +204,15 @@ def test_views_become_samples(tmp_path: Path) -> None:
     assert batch.views == 2 and batch.labels is not None and batch.labels.tolist() == [2, 3]
     assert batch.feeds["input_ids"].tolist() == [[2, 5, 3, 1, 1], [2, 4, 5, 7, 3], [2, 6, 8, 3, 1], [2, 6, 3, 1, 1]]
     assert batch.feeds["attention_mask"].sum(axis=1).tolist() == [3, 5, 4, 3]
-    with pytest.raises(OptimizerError, match="without a leading axis of 3 views"):
+    with pytest.raises(OptimizerError, match="without a leading axis of 3 views") as caught:
         dataset.open(spec.model_copy(update={"views": 3}), "d", model, 0)
+    assert "write views: 2," in str(caught.value.hint)
+
+
+def test_arrays_without_an_axis_of_views_are_told_what_they_need(tmp_path: Path) -> None:
+    with pytest.raises(OptimizerError, match="without a leading axis of 2 views") as caught:
+        listed(tmp_path, signature(x="float32[batch,4]"), "[{'x': np.zeros(4)}]", views=2)
+    assert "give arrays of [2, ...] per example; of columns of text" in str(caught.value.hint)
 
 
 def test_without_a_model_every_column_of_numbers_is_fed(tmp_path: Path) -> None:
