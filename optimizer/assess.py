@@ -161,7 +161,7 @@ class Assessor:
         target = registry.load("targets", evaluation.candidate.rpartition("@")[2])
         artifact = self.producer.done[evaluation.artifact].artifact
         label = f"{evaluation.candidate}: evaluate" + (" (select)" if evaluation.role == "select" else "")
-        with self.console.task(label) as advance, self.store.stage(evaluation.key) as out:
+        with self.console.task(label, "examples") as advance, self.store.stage(evaluation.key) as out:
             data, metrics = self.producer.dataset(evaluation.role), self.plan.metrics
             with target.open(artifact, evaluation.options) as session:
                 found = accuracy.collect(session, data, metrics, self.plan.recipe.measure.batch, advance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -87,9 +88,12 @@ class _Chain:
     def add(self, use: Use) -> None:
         if use.name == "auto":
             variant = self.label.partition("@")[0]
+            found = Path("build", self.recipe.name, "best.yaml")
             raise OptimizerError(
-                f"recipe '{self.recipe.name}': the variant '{variant}' is a search, which is still to be made",
-                f"optc build searches, and writes build/{self.recipe.name}/best.yaml with what it found",
+                f"recipe '{self.recipe.name}': the variant '{variant}' is a search, which a build makes",
+                f"{found} holds what one has found: name it in place of the recipe"
+                if found.is_file()
+                else f"optc build searches, and writes {found} with what it found",
             )
         plugin = registry.load("passes", use.name)
         recipe, scheme = self.recipe, self._scheme(plugin)

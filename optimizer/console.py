@@ -58,8 +58,11 @@ class Console:
         return f"\x1b[{codes}m{text}\x1b[0m"
 
     @contextmanager
-    def task(self, label: str) -> Iterator[Advance]:
-        """Show `label` with progress and an ETA while the block runs; plain lines when not a terminal."""
+    def task(self, label: str, counted: str | None = None) -> Iterator[Advance]:
+        """Show `label` with progress and an ETA while the block runs; plain lines when not a terminal.
+
+        `counted` is what the numbers count, in the plural; without it they are a share alone.
+        """
         stream = self.err or sys.stderr
         live = self.level >= 1 and stream.isatty()
         start = shown = time.monotonic()
@@ -71,7 +74,8 @@ class Console:
                 return
             shown = now
             eta = (now - start) / done * (total - done) if done else 0.0
-            line = f"{label}  {done}/{total}  {100 * done // max(total, 1)}%  ETA {duration(eta)}"
+            count = f"{done}/{total} {counted}  " if counted else ""
+            line = f"{label}  {count}{100 * done // max(total, 1)}%  ETA {duration(eta)}"
             stream.write(f"\r\x1b[2K{line}" if live else line + "\n")
             stream.flush()
 

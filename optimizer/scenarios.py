@@ -45,7 +45,9 @@ def _offline(producer: Producer, subjects: Sequence[Subject], samples: Feeds, sp
     layout = offline.Plan(
         spec.batch, spec.seconds, spec.restarts, _dims(plan, spec.dims), plan.recipe.seed, plan.machine.digest
     )
-    with console.task(f"offline throughput of {len(subjects)} candidates, {spec.streams} streams") as advance:
+    with console.task(
+        f"offline throughput of {len(subjects)} candidates, {spec.streams} streams", "restarts"
+    ) as advance:
         found = offline.measure(subjects, callers, plan.baselines, samples, layout, advance)
     found.remarks.extend(_crowded(subjects, spec.streams, plan.machine.cores, "offline"))
     return found
@@ -57,12 +59,13 @@ def _server(producer: Producer, subjects: Sequence[Subject], samples: Feeds, spe
         spec.streams, spec.seconds, spec.restarts, _dims(plan, spec.dims), plan.recipe.seed, plan.machine.digest
     )
     if spec.rate is not None:
-        with console.task(f"server latency of {len(subjects)} candidates at {spec.rate:g}/s") as advance:
+        with console.task(f"server latency of {len(subjects)} candidates at {spec.rate:g}/s", "restarts") as advance:
             found.add(server.under_rate(subjects, plan.baselines, samples, spec.rate, load, advance))
     left = [s for s in subjects if s.name not in found.failures]
     if spec.bound_ms is not None and left:
         goal = capacity.Goal(spec.percentile, spec.bound_ms, spec.probes)
-        with console.task(f"highest rate of {len(left)} candidates with p{spec.percentile} <= {spec.bound}") as advance:
+        label = f"highest rate of {len(left)} candidates with p{spec.percentile} <= {spec.bound}"
+        with console.task(label, "candidates") as advance:
             found.add(capacity.highest_rate(left, samples, goal, load, advance))
     found.remarks.extend(_crowded(subjects, spec.streams, plan.machine.cores, "server"))
     return found

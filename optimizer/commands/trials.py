@@ -10,10 +10,11 @@ from optimizer.values import Run
 
 
 def verdicts(screen: Console, run: Run) -> None:
-    """Each verdict on a line, its outcome in colour."""
+    """Each verdict on a line, its outcome in colour. The subject says whom its gate is about, so the gate does not."""
     for verdict in run.verdicts:
         colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict.outcome]
-        screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {verdict.gate}: {verdict.reason}")
+        gate = verdict.gate.rpartition(":")[2].strip()
+        screen.print(f"{screen.style(verdict.outcome, colour)}  {verdict.subject}  {gate}: {verdict.reason}")
 
 
 def finish(screen: Console, run: Run, failed: list[str], paths: dict[str, Path]) -> None:

@@ -77,7 +77,7 @@ class _Ranker:
 
     def _screen(self, proxy: Proxy) -> dict[str, float]:
         """Layer -> the error of the outputs when it alone is quantized; those that time did not allow are left out."""
-        with self.console.task(f"{self.subject.name}: screening {len(self.layers)} layers") as advance:
+        with self.console.task(f"{self.subject.name}: screening {len(self.layers)} layers", "layers") as advance:
             found = search.screen(self.layers, proxy, lambda: self.clock.before(SCREEN + 0.1), advance)
         told = [f"'{name}' cannot be quantized alone here: {fault}" for name, fault in found.faults.items()]
         self.sentences += told[:1]
@@ -189,7 +189,7 @@ class _Ranker:
         chosen += [(selector(n), by_name[n].op, frozenset({n})) for n in worst]
         total = min(len(chosen), MOST)
         found: list[Sensitivity] = []
-        with self.console.task(f"{self.subject.name}: sensitivity of {total} layers") as advance:
+        with self.console.task(f"{self.subject.name}: sensitivity of {total} layers", "layers") as advance:
             for name, op, names in chosen[:total]:
                 if found and not self.clock.before(MEASURE):
                     self.sentences.append(

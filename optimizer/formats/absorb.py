@@ -105,7 +105,7 @@ def _above(graph: Graph, tensor: str, axis: int, channels: int) -> Absorber:
 
 
 def _stop(node: onnx.NodeProto) -> Absorber:
-    return Absorber(reason=f"{node.op_type} '{node.name}' cannot take a factor")
+    return Absorber(reason=f"{node.op_type} '{node.name or node.output[0]}' cannot take a factor")
 
 
 def _through(graph: Graph, node: onnx.NodeProto, axis: int, channels: int, index: int = 0) -> Absorber:

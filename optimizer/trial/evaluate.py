@@ -176,7 +176,7 @@ def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Con
     with store.lock(key):
         entry = store.get(key)
         if entry is None:
-            with console.task(f"{subject.name}: evaluate") as advance, store.stage(key) as out:
+            with console.task(f"{subject.name}: evaluate", "examples") as advance, store.stage(key) as out:
                 with plugin.open(subject.artifact, options) as session:
                     found = accuracy.collect(session, data, task.metrics, flags.batch, advance)
                     precision = session.precision

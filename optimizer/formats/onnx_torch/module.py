@@ -37,7 +37,7 @@ def convert(
     """
     unknown = unknown_kinds(model, functions)
     if unknown:
-        nodes = [f"{n.op_type} '{n.name}'" for n in model.graph.node if n.op_type in unknown]
+        nodes = [f"{n.op_type} '{n.name or n.output[0]}'" for n in model.graph.node if n.op_type in unknown]
         raise OptimizerError(
             f"{who} cannot differentiate {', '.join(unknown)}: {', '.join(nodes[:SHOWN])}; "
             f"known are {', '.join(sorted(FUNCTIONS))}",

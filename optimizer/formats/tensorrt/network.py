@@ -31,7 +31,7 @@ class Refusal:
     place: str = ""  # the module, and the line of the user's code where the export left it
 
     def __str__(self) -> str:
-        where = f"{self.op} '{self.node}'" if self.node or self.op else "the model"
+        where = f"{self.op} '{self.node}'" if self.node else self.op or "the model"
         return f"{where}{f' ({self.place})' if self.place else ''}: {self.reason}"
 
 
@@ -119,7 +119,7 @@ def _refusal(error: Any, model: onnx.ModelProto) -> Refusal:
     reason = readable(str(error.desc()), str(error.code()).rpartition(".")[2])
     if node is None:
         return Refusal(name, op, reason, " > ".join(inner))
-    return Refusal(node.name or name, node.op_type, reason, place(node))
+    return Refusal(node.name or name or node.output[0], node.op_type, reason, place(node))
 
 
 def readable(text: str, code: str) -> str:

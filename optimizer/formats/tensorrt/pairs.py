@@ -36,7 +36,7 @@ def unused(model: onnx.ModelProto) -> list[Refusal]:
         if sides and any(sides) and not all(sides):
             which = "input" if sides[0] else "weight"
             reason = f"only its {which} comes from a Q/DQ pair, so it is computed in float"
-            found.append(Refusal(node.name, node.op_type, reason, place(node)))
+            found.append(Refusal(node.name or node.output[0], node.op_type, reason, place(node)))
     return found
 
 

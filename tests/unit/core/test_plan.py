@@ -129,6 +129,20 @@ def test_a_mistake_is_found_before_anything_runs(folder: Path, change: dict[str,
     assert re.search(message, str(caught.value)), str(caught.value)
 
 
+def test_a_search_that_was_made_is_pointed_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    asked = {"variants": {"fp32": [], "best": ["auto"]}, "gates": []}
+    with pytest.raises(OptimizerError, match="'best' is a search") as caught:
+        planned(folder, **asked)
+    assert "optc build searches, and writes build/" in str(caught.value.hint)
+    found = Path(str(caught.value.hint).partition("writes ")[2].partition(" with")[0])
+    found.parent.mkdir(parents=True)
+    found.touch()
+    with pytest.raises(OptimizerError, match="'best' is a search") as caught:
+        planned(folder, **asked)
+    assert f"{found} holds what one has found" in str(caught.value.hint)
+
+
 def test_a_target_that_is_not_usable_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.load("targets", "openvino"), "probe", lambda: "the moon is wrong; wait")
     with pytest.raises(OptimizerError, match="'openvino' is not usable here: the moon is wrong"):

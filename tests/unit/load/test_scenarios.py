@@ -31,7 +31,7 @@ SPEC = MeasureSpec(
 
 class Console:
     @contextlib.contextmanager
-    def task(self, label: str) -> Iterator[Any]:
+    def task(self, label: str, counted: str | None = None) -> Iterator[Any]:
         yield lambda done, total: None
 
 

@@ -188,6 +188,10 @@ def test_an_operator_without_a_function_is_refused_before_anything_runs() -> Non
     with pytest.raises(OptimizerError, match="training cannot differentiate NonZero: NonZero 'nonzero'"):
         onnx_torch.convert(built, ())
     assert onnx_torch.unknown_kinds(built) == ["NonZero"]
+    [node] = (node for node in built.graph.node if node.op_type == "NonZero")
+    node.name = ""
+    with pytest.raises(OptimizerError, match=f"NonZero '{node.output[0]}'"):
+        onnx_torch.convert(built, ())
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_what_cannot_be_searched_is_refused_with_the_reason(folder: Path, change
 
 
 def test_other_commands_say_that_the_search_is_still_to_be_made(folder: Path) -> None:
-    with pytest.raises(OptimizerError, match="a search, which is still to be made"):
+    with pytest.raises(OptimizerError, match="a search, which a build makes"):
         plan(made(folder))
 
 

@@ -15,7 +15,7 @@ from onnx import helper
 
 from optimizer import anatomy, cli, machine
 from optimizer.errors import OptimizerError
-from optimizer.formats.tensorrt import facts, layers, pairs
+from optimizer.formats.tensorrt import facts, layers, network, pairs
 from optimizer.targets import tensorrt_rtx as rtx
 
 LINES = """Layers:
@@ -91,10 +91,15 @@ def test_a_pair_on_one_side_only_is_told_as_slow(tmp_path: Path) -> None:
     graph = onnx.load(model.path / "model.onnx")
     assert pairs.unused(graph) == []
     conv = next(node for node in graph.graph.node if node.name == "node_conv1")
-    conv.input[0] = "image"
+    conv.input[0], conv.name = "image", ""
     assert [str(x) for x in pairs.unused(graph)] == [
-        "Conv 'node_conv1': only its weight comes from a Q/DQ pair, so it is computed in float"
+        f"Conv '{conv.output[0]}': only its weight comes from a Q/DQ pair, so it is computed in float"
     ]
+
+
+def test_a_refused_node_without_a_name_is_told_by_what_it_is() -> None:
+    assert str(network.Refusal("", "MyOp", "not known")) == "MyOp: not known"
+    assert str(network.Refusal("", "", "too new")) == "the model: too new"
 
 
 @pytest.fixture
