@@ -28,16 +28,28 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def stream_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content replaces `path` when the block ends without an error."""
+    """A stream whose content replaces `path` when the block ends without an error.
+
+    Raises PermissionError also where the file system has another word for a folder that takes no files (/proc, /sys).
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with temporary.open("wb") as stream:
+        with _opened(temporary, path) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _opened(temporary: Path, path: Path) -> BinaryIO:
+    try:
+        return temporary.open("wb")
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise
+        raise PermissionError(errno.EACCES, "its folder takes no files", str(path)) from None
 
 
 @contextlib.contextmanager
@@ -51,7 +63,7 @@ def disk_errors(root: Path) -> Iterator[None]:
         if error.errno in NOT_WRITABLE:
             raise OptimizerError(
                 f"cannot write below {root} ({error.strerror}: {error.filename})",
-                "make it writable, or set OPTC_STORE (or --store) to a folder that is",
+                "make it writable, or name a folder that is (--out, --store, OPTC_STORE)",
             ) from error
         if isinstance(error, (FileExistsError, NotADirectoryError, FileNotFoundError)) and not root.is_dir():
             raise OptimizerError(f"there can be no folder {root} ({error.strerror})", "name another one") from error

@@ -165,6 +165,14 @@ def test_nothing_is_overwritten_without_being_told_to(folder: Path, capsys: pyte
     assert (folder / "recipe.yaml").read_text() != "mine"
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files, whoever asks")
+def test_a_place_that_takes_no_files_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "net.py:MLP", "--out", "/proc/x.yaml"]) == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert "cannot write below /proc (its folder takes no files: /proc/x.yaml)" in shown
+    assert "--out" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
