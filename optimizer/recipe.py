@@ -80,12 +80,12 @@ class DataSpec(Strict):
 
     source: UseField = Field(description="the reader and its options, e.g. {npz: {path: calib.npz}}")
     transforms: list[UseField] = Field([], description="applied in order to each example; also go into the bundle")
-    inputs: dict[str, str] = Field({}, description="model input -> column; default: the column of the same name")
+    inputs: dict[str, str] = Field(
+        {}, description="model input -> column; default: of the same name, else the only column that fits a lone input"
+    )
     label: str | None = Field(None, description="the label's column")
     labels: list[str] = Field([], description="class names by index")
-    label_as: Literal["number", "text", "json"] = Field(
-        "number", description="text: kept as text (wer); json: text that holds JSON (map)"
-    )
+    label_as: Literal["number", "text", "json"] = Field("number", description="text: as is (wer); json: parsed (map)")
     slices: list[str] = Field(
         [], description="columns of the raw examples whose values (numbers: quartiles) are evaluated by themselves"
     )
