@@ -16,6 +16,7 @@ from optimizer.measure.accuracy import Baseline
 from optimizer.plan import Evaluation
 from optimizer.produce import Producer
 from optimizer.recipe import LatencySpec
+from optimizer.steps import roles
 from optimizer.store import Store, StoredEntry
 from optimizer.values import Candidate, DataRecord, Measurement, Verdict
 
@@ -61,6 +62,33 @@ def _checked(producer: Producer, key: str, evaluated: bool) -> StoredEntry:
     for text in found:
         producer.console.warn(f"data: {text}")
     return entry
+
+
+def rehearse(producer: Producer) -> None:
+    """Try the metrics on what the loaded model says of the first examples, where steps are still to be made.
+
+    Raises OptimizerError where a metric cannot read it. Where every candidate is trained first, only warns: what a
+    model says untrained may be out of bounds.
+    """
+    plan, first = producer.plan, producer.plan.steps[0]
+    asked = {e.candidate for e in (*plan.evaluations, *plan.selections)}
+    if not asked or all(producer.store.get(step.key) for step in plan.steps[1:]):
+        return
+    source = producer.done[first.key].artifact
+    feeds = producer.samples(source.signature).feeds[0]  # of the evaluation data, as there are metrics
+    data = producer.dataset("evaluate")
+    count = max(len(next(iter(feeds.values()))) // data.spec.views, 1)
+    outputs = producer.reference(source)[0]
+    if accuracy.broken(outputs):
+        return  # told when a candidate is evaluated, with the example
+    try:
+        accuracy.rows(outputs, next(data.batches(count, limit=count)), plan.metrics, data.name)
+    except OptimizerError as error:
+        chains = [c.steps for c in plan.candidates if c.name in asked]
+        learnt = {s.key for s in plan.steps if "train" in roles(s.plugin, s.options, plan.data)}
+        if not all(learnt.intersection(steps) for steps in chains):
+            raise
+        producer.console.warn(f"before its training: {error.message}; {error.hint}")
 
 
 @dataclasses.dataclass(frozen=True)

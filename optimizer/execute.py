@@ -43,6 +43,8 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     with _rare_collection():
         producer.produce(plan.steps[0])  # always `load`: the data sets are fitted to what the model takes
     data = assess.data_records(producer) if measure or _calibrates(plan, store) else []
+    if measure:
+        assess.rehearse(producer)
     with _rare_collection():
         for step in plan.steps[1:]:
             producer.produce(step)

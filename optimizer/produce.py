@@ -295,20 +295,19 @@ class Producer:
         given = self.samples(source.signature)
         if not away and step.format == source.format and disk.same_files(folder, source.path):
             return Looked(source.signature, source.size, equivalence.identical(limit, given.synthetic))
-        signature, size = (
-            equivalence.carry(step.label, formats.read(step.format, folder), source),
-            formats.size(step.format, folder),
-        )
+        signature = equivalence.carry(step.label, formats.read(step.format, folder), source)
+        size = formats.size(step.format, folder)
         target = registry.opener(step.format)
         options = step.options if target is step.plugin else target.Options()
         if registry.pending(target, options):
             return Looked(signature, size, None)  # its outputs are checked where it can be run
         artifact = Artifact(step.format, folder, step.key, "", signature, size)  # its digest is known once committed
         found = self._outputs[step.key] = _outputs(artifact, given, options)
-        compared = equivalence.compare(self._reference(source), found, given.feeds, limit, given.synthetic)
+        compared = equivalence.compare(self.reference(source), found, given.feeds, limit, given.synthetic)
         return Looked(signature, size, compared)
 
-    def _reference(self, source: Artifact) -> list[dict[str, Any]]:
+    def reference(self, source: Artifact) -> list[dict[str, Any]]:
+        """Its outputs for each of the plan's samples; the model runs once."""
         if source.key not in self._outputs:
             self._outputs[source.key] = _outputs(source, self.samples(source.signature))
         return self._outputs[source.key]

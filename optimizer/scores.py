@@ -13,6 +13,15 @@ import numpy as np
 
 from optimizer.errors import OptimizerError, unknown
 
+OTHERS = "use the metric cosine (any output of fixed size), or a function of your own (file.py:function)"
+
+
+def advice(what: str, outputs: Mapping[str, np.ndarray]) -> str | None:
+    """How to choose an output; None where there is no other."""
+    return (
+        f"choose {what} with the metric's option 'output'; outputs: {', '.join(outputs)}" if len(outputs) > 1 else None
+    )
+
 
 def output(outputs: Mapping[str, np.ndarray], name: str | None, samples: int) -> np.ndarray:
     """The named output, or the first; its first axis must count samples."""
@@ -23,7 +32,7 @@ def output(outputs: Mapping[str, np.ndarray], name: str | None, samples: int) ->
     if found.ndim == 0 or found.shape[0] != samples:
         raise OptimizerError(
             f"the output '{chosen}' has shape {list(found.shape)}, not one row for each of {samples} samples",
-            f"choose another with the metric's option 'output'; outputs: {', '.join(outputs)}",
+            advice("another", outputs) or "let the model return one row per sample",
         )
     return found
 
@@ -36,7 +45,7 @@ def class_scores(outputs: Mapping[str, np.ndarray], name: str | None, samples: i
     if found.ndim != 2 or found.shape[1] < 2:
         raise OptimizerError(
             f"the output '{name or next(iter(outputs))}' has shape {list(found.shape)}, not (samples, classes)",
-            f"choose the scores with the metric's option 'output'; outputs: {', '.join(outputs)}",
+            advice("the scores", outputs) or f"let the model return scores (samples, classes), or {OTHERS}",
         )
     return found
 
@@ -84,7 +93,8 @@ def predictions(outputs: Mapping[str, np.ndarray], name: str | None, examples: i
         return flat[:, 0]
     raise OptimizerError(
         f"the output '{name or next(iter(outputs))}' has shape {list(found.shape)} with {views} view(s) per example",
-        "a correlation needs one number per example, or one vector for each of two views; choose with 'output'",
+        "a correlation needs one number per example, or one vector for each of two views; "
+        + (advice("another", outputs) or f"let the model return that, or {OTHERS}"),
     )
 
 

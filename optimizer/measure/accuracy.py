@@ -44,7 +44,7 @@ def collect(session: Session, dataset: Dataset, metrics: Metrics, batch: int, pr
     Raises OptimizerError for NaN outputs (naming the first example), for labels that are missing or out of
     range, and for outputs that a metric cannot read.
     """
-    total, done = len(dataset), 0
+    total, done, several = len(dataset), 0, False
     if total < 2:
         raise OptimizerError(
             f"data '{dataset.name}' has {total} example(s)", "evaluate on 2 or more; an interval needs them"
@@ -54,18 +54,36 @@ def collect(session: Session, dataset: Dataset, metrics: Metrics, batch: int, pr
     for data in dataset.batches(batch):
         outputs = run(session, data.feeds)
         _refuse_nan(outputs, data, dataset.name)
-        for name, (metric, options) in metrics.items():
-            try:
-                found[name].append(metric.examples(outputs, data, options))
-            except OptimizerError as error:
-                raise OptimizerError(f"metric '{name}' on data '{dataset.name}': {error.message}", error.hint) from None
+        several |= len(outputs) > 1
+        for name, part in rows(outputs, data, metrics, dataset.name).items():
+            found[name].append(part)
         own = slices.classes(data, metrics)
         for column, values in {**data.columns, **({} if own is None else {slices.CLASS: own})}.items():
             columns.setdefault(column, []).append(values)
         done += len(data.indices)
         progress(done, total)
-    rows = {name: _joined(name, parts, getattr(metrics[name][0], "FILL", None)) for name, parts in found.items()}
-    return Collected(rows, {name: _column(parts) for name, parts in columns.items()})
+    fills = {name: getattr(metric, "FILL", None) for name, (metric, _) in metrics.items()}
+    joined = {name: _joined(name, parts, fills[name], several) for name, parts in found.items()}
+    return Collected(joined, {name: _column(parts) for name, parts in columns.items()})
+
+
+def rows(outputs: Mapping[str, np.ndarray], data: Batch, metrics: Metrics, where: str) -> dict[str, np.ndarray]:
+    """Metric -> rows (examples, k) of one batch of the data set `where`.
+
+    Raises OptimizerError with the metric's name for outputs or labels that it cannot read.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, (metric, options) in metrics.items():
+        try:
+            found[name] = metric.examples(outputs, data, options)
+        except OptimizerError as error:
+            raise OptimizerError(f"metric '{name}' on data '{where}': {error.message}", error.hint) from None
+    return found
+
+
+def broken(outputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether there is a NaN among the outputs."""
+    return any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in outputs.values())
 
 
 def run(session: Session, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -295,12 +313,14 @@ def _refuse_nan(outputs: Mapping[str, np.ndarray], data: Batch, dataset: str) ->
         )
 
 
-def _joined(name: str, parts: list[np.ndarray], fill: float | None) -> np.ndarray:
+def _joined(name: str, parts: list[np.ndarray], fill: float | None, several: bool) -> np.ndarray:
     widths = sorted({part.shape[1] for part in parts})
     if len(widths) > 1 and fill is None:
         raise OptimizerError(
             f"metric '{name}': the output has {widths[0]} to {widths[-1]} numbers per example, depending on the batch",
-            "choose an output of fixed size (for text: a pooled one) with the metric's option 'output'",
+            "choose an output of fixed size (for text: a pooled one) with the metric's option 'output'"
+            if several
+            else "let the model return an output of fixed size (for text: a pooled one)",
         )
     if len(widths) > 1:
         wide = widths[-1]

@@ -41,7 +41,7 @@ def examples(outputs: Mapping[str, np.ndarray], batch: Batch, options: Options) 
     if logits.ndim != 3:
         raise OptimizerError(
             f"the output has shape {list(logits.shape)}, not (samples, tokens, vocabulary)",
-            f"choose the logits with the metric's option 'output'; outputs: {', '.join(outputs)}",
+            scores.advice("the logits", outputs) or "let the model return logits",
         )
     if options.mask is not None and options.mask not in batch.feeds:
         raise unknown("model input", options.mask, batch.feeds, where="the metric's option 'mask'")

@@ -70,7 +70,7 @@ def texts(outputs: Mapping[str, np.ndarray], samples: int, options: Options) -> 
     if found.ndim != 2 or found.dtype.kind not in "iu":
         raise OptimizerError(
             f"the output has type {found.dtype} and shape {list(found.shape)}, neither logits nor token ids",
-            f"choose another with the metric's option 'output'; outputs: {', '.join(outputs)}",
+            scores.advice("another", outputs) or "let the model return logits or token ids",
         )
     vocabulary = _vocabulary(options.vocabulary)
     if found.max(initial=0) >= len(vocabulary) or found.min(initial=0) < 0:

@@ -56,6 +56,7 @@ class Trials:
         """
         self._refuse_homeless()
         self.producer.produce(self.base.steps[0])  # the data sets are fitted to what the model takes
+        assess.rehearse(self.producer)
         wanted = [self._plain(name) for name in (*self._baselines(), *map(self._as_is, self.asked.targets))]
         keys = {key for c in wanted for key in c.steps}
         for step in self.base.steps:

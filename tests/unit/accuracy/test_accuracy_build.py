@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer import choice, execute, recipe, resolution
+from optimizer import choice, execute, produce, recipe, resolution
 from optimizer.console import Console
 from optimizer.errors import OptimizerError
 from optimizer.plan import Plan, plan
@@ -203,3 +203,33 @@ def test_a_function_that_is_not_there_is_missed_before_anything_is_built(folder:
     with pytest.raises(OptimizerError, match="no callable 'eror' there; available: error"):
         built(folder, store, measure=measure, gates=[])
     assert store.entries() == []
+
+
+def test_a_metric_that_cannot_read_the_output_is_told_before_any_step(folder: Path, store: Store) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Unsqueeze", ["z", "axis"], ["tokens"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", 1, 4])],
+        [numpy_helper.from_array(WEIGHTS, "w"), numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "m.onnx")
+    for metric in ("top1", "agreement", "spearman"):
+        measure = {"metrics": [metric], "latency": False}
+        with pytest.raises(
+            OptimizerError, match=rf"'{metric}' on data 'test.npz': the output 'tokens' has shape"
+        ) as told:
+            built(folder, store, measure=measure, gates=[])
+        assert "[2, 1, 4]" in told.value.message, "two examples are enough"
+        assert "'output'" not in str(told.value.hint) and "cosine" in str(told.value.hint), "there is no other output"
+        assert {entry.record["use"] for entry in store.entries()} == {"load"}
+    fine = built(folder, store, measure={"metrics": ["cosine"], "latency": False}, gates=[])
+    assert {m.metric for m in fine.measurements} >= {"cosine"}
+
+
+def test_metrics_are_not_tried_where_nothing_is_to_be_built(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(folder, store)
+    monkeypatch.setattr(produce, "_outputs", lambda *given: pytest.fail("the model ran"))
+    built(folder, store)

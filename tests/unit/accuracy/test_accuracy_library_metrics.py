@@ -141,7 +141,7 @@ def test_map_reads_padded_arrays_and_pads_batches_of_different_width() -> None:
     np.testing.assert_array_equal(map_rows(outputs, wide), map_rows(outputs, truth))
     parts = [map_rows({k: v[i : i + 4] for k, v in outputs.items()}, truth[i : i + 4]) for i in (0, 4)]
     assert parts[0].shape[1] != parts[1].shape[1]
-    joined = accuracy._joined("map", parts, MAP.FILL)
+    joined = accuracy._joined("map", parts, MAP.FILL, several=True)
     assert MAP.summarize(joined) == pytest.approx(MAP.summarize(map_rows(outputs, truth)))
 
 

@@ -299,3 +299,22 @@ def test_a_folder_that_has_moved_costs_no_training(folder: Path, store: Store) -
     assert {s.use: s.cached for s in found.run.steps} == {"load": False, "finetune": True, "pytorch": True}
     assert np.array_equal(opened(found, "tuned")(x)["out"], before)
     assert all(s.cached for s in built(elsewhere, store, variants).run.steps)
+
+
+def test_what_a_metric_says_of_an_untrained_model_is_no_fault(
+    folder: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "judge.py").write_text(
+        "import numpy as np\n\ndef certain(outputs, labels):\n"
+        "    z = outputs['out']\n    return np.where(z.max(axis=1) > 0.999, 1.0, np.nan if len(z) < 3 else 0.0)\n"
+    )
+    document = recipe(folder, {"tuned": [{"finetune": {**QUICK, "epochs": 1}}]})
+    document |= {"data": {role: found for role, found in document["data"].items() if role != "select"}}
+    document["measure"]["metrics"] = ["judge.py:certain"]
+    with pytest.raises(OptimizerError, match=r"'certain' on data 'evaluate': .* NaN or infinity"):
+        execute(plan(parse(document, "test", folder)), store, Console(level=0))
+    assert {entry.record["use"] for entry in store.entries()} == {"load"}, "fp32 is judged as it was loaded"
+    del document["variants"]["fp32"]
+    found = execute(plan(parse(document, "test", folder)), store, Console(level=1))
+    assert [m.metric for m in found.run.measurements if m.relation == "absolute"].count("certain") == 1
+    assert "before its training: metric 'certain' on data 'evaluate'" in capsys.readouterr().err
