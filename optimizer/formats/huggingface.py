@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,32 +57,50 @@ def _pretrained(folder: Path, task: str) -> nn.Module:
         from safetensors import SafetensorError
     except ImportError:
         raise missing_extra("transformers", "hf", "a Hugging Face model directory") from None
-    auto = getattr(transformers, TASKS[task].auto)
-    try:
-        with quiet():
-            model, loaded = auto.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise OptimizerError(
-            f"{folder}: transformers cannot load it for {task}: {reason}",
-            "the directory needs config.json and weights (model.safetensors) of a model that fits the task",
-        ) from None
-    # A pooler that the chosen outputs do not use may be absent.
-    missing = sorted(k for k in loaded["missing_keys"] if "pooler" not in k or TASKS[task].auto != "AutoModel")
-    mismatched = [str(key) for key in loaded["mismatched_keys"]]
-    if missing or mismatched:
-        raise OptimizerError(
-            f"{folder} holds no weights for {', '.join((missing + mismatched)[:8])}: it was not made for {task}",
-            "choose the task that the model was trained for",
-        )
-    return model.eval()
+    lacking: list[str] = []
+    for kind in _classes(folder, task, transformers):
+        try:
+            with quiet():
+                model, loaded = kind.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise OptimizerError(
+                f"{folder}: transformers cannot load it for {task}: {reason}",
+                "the directory needs config.json and weights (model.safetensors) of a model that fits the task",
+            ) from None
+        # A pooler that the chosen outputs do not use may be absent.
+        missing = sorted(k for k in loaded["missing_keys"] if "pooler" not in k or TASKS[task].auto != "AutoModel")
+        if not missing and not loaded["mismatched_keys"]:
+            return model.eval()
+        lacking = lacking or [*missing, *map(str, loaded["mismatched_keys"])]
+        del model
+    raise OptimizerError(
+        f"{folder} holds no weights for {', '.join(lacking[:8])}: it was not made for {task}",
+        "choose the task that the model was trained for",
+    )
+
+
+def _classes(folder: Path, task: str, transformers: Any) -> Iterator[Any]:
+    """The task's own class; then those of its kind that config.json names: a model may be a part of its family's."""
+    yield getattr(transformers, TASKS[task].auto)
+    suffix = TASKS[task].suffix or TASKS["feature-extraction"].suffix
+    for name in _architectures(folder):
+        with quiet():  # they are imported when asked for
+            found = getattr(transformers, name, None) if name.endswith(suffix) else None
+            known = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
+        if known:
+            yield found
+
+
+def _architectures(folder: Path) -> list[str]:
+    return [str(name) for name in _json(folder / "config.json").get("architectures") or []]
 
 
 def _task_of(folder: Path) -> str:
     """The task that the directory's architecture is named for."""
-    names = [str(name) for name in _json(folder / "config.json").get("architectures") or []]
+    names = _architectures(folder)
     if (folder / "modules.json").is_file():
         return "sentence-similarity"
     for name, task in TASKS.items():

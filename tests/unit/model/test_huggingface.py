@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,12 @@ def saved(path: Path, model: str, config: str, **options) -> Path:
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
     return saved(tmp_path / "bert", "BertModel", "BertConfig", vocab_size=40, max_position_embeddings=20, **SMALL)
+
+
+@pytest.fixture
+def t5(tmp_path: Path) -> Path:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    return saved(tmp_path / "t5", "T5EncoderModel", "T5Config", **sizes)
 
 
 def test_text_inputs_and_the_longest_sequence_come_from_the_config(bench, bert):
@@ -111,3 +119,32 @@ def test_directories_that_are_no_models(bench, bert, tmp_path):
 def test_loading_says_nothing_on_the_screen(bench, bert, capfd):
     bench.load(hf=str(bert))
     assert capfd.readouterr() == ("", "")
+
+
+def test_neither_does_importing_the_class_that_the_config_names(t5):
+    command = [sys.executable, "-c", "from optimizer.cli import main; raise SystemExit(main())", "inspect", str(t5)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "" and "T5EncoderModel" in done.stdout
+
+
+@pytest.mark.parametrize("task", [None, "feature-extraction", "sentence-similarity"])
+def test_an_encoder_saved_alone_is_loaded_as_such(bench, t5, task):
+    source = bench.load(hf=str(t5), task=task)
+    assert [s.name for s in source.signature.inputs] == ["input_ids", "attention_mask"]
+    pooled = task == "sentence-similarity"
+    assert str(source.signature.outputs[0]) == ("float32[batch,16]" if pooled else "float32[batch,sequence,16]")
+    feeds = synthetic_feeds(source.signature, {"batch": 2, "sequence": 6}, 0)
+    found = next(iter(open_model(source.path)(feeds).values()))
+    given = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    with torch.no_grad():
+        tokens = transformers.T5EncoderModel.from_pretrained(t5).eval()(**given).last_hidden_state.numpy()
+    if pooled:
+        mask = feeds["attention_mask"][..., None]
+        tokens = (tokens * mask).sum(1) / mask.sum(1)
+        tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, tokens, rtol=1e-4, atol=1e-6)
+
+
+def test_a_language_model_still_gives_its_hidden_states(bench, tmp_path):
+    folder = saved(tmp_path / "gpt", "GPT2LMHeadModel", "GPT2Config", n_embd=16, n_layer=1, n_head=2, vocab_size=40)
+    assert str(bench.load(hf=str(folder)).signature.outputs[0]) == "float32[batch,sequence,16]"
