@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import assess, bundle, choice, gates, scenarios, transforms
+from optimizer import assess, bundle, choice, gates, runtimes, scenarios, transforms
 from optimizer.console import Console
 from optimizer.disk import disk_errors
 from optimizer.errors import OptimizerError
@@ -42,6 +42,7 @@ def execute(plan: Plan, store: Store, console: Console, measure: bool = True) ->
     producer = Producer(plan, store, console)
     with _rare_collection():
         producer.produce(plan.steps[0])  # always `load`: the data sets are fitted to what the model takes
+    runtimes.check_dims(plan.recipe, producer.done[plan.steps[0].key].artifact.signature)
     data = assess.data_records(producer) if measure or _calibrates(plan, store) else []
     if measure:
         assess.rehearse(producer)

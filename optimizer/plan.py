@@ -175,7 +175,12 @@ def _metric(use: Use, recipe: Recipe) -> tuple[str, tuple[Any, BaseModel]]:
 
 
 def _check_data(data: Mapping[str, PlannedData], metrics: Mapping[str, tuple[Any, BaseModel]]) -> None:
-    """Labels of a kind that the metrics read, and a choice on other data than its confirmation."""
+    """Slices that are there, labels of a kind that the metrics read, a choice on other data than its confirmation."""
+    for planned in data.values():
+        known = dataset.columns(planned.spec) if planned.spec.slices else None
+        missing = [name for name in planned.spec.slices if known is not None and name not in known]
+        if missing:
+            raise unknown("slice column", missing[0], known or (), f"data '{planned.name}'")
     for planned in (data[role] for role in ("evaluate", "select") if role in data):
         for name, (plugin, _) in metrics.items():
             kind = getattr(plugin, "LABELS", None)

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from optimizer import registry, schema
 from optimizer.errors import OptimizerError, unknown
 from optimizer.recipe import Recipe, Use
+from optimizer.specs import known_dims
+from optimizer.values import Signature, TensorSpec
 
 Sizes = tuple[list[int], dict[str, tuple[int, int, int]], dict[str, list[int]]]
 """Batch sizes; least, usual and largest size of the other free dimensions; at which sizes those are timed."""
@@ -21,6 +23,8 @@ def of(recipe: Recipe, views: int, checked: int) -> dict[tuple[str, str], tuple[
     OptimizerError for a target that does not exist, cannot be used here, or is given options that it does not have.
     """
     _check(recipe)
+    if stated := recipe.model.inputs:
+        check_dims(recipe, Signature(tuple(TensorSpec.parse(name, text) for name, text in stated.items()), ()))
     sizes = _sizes(recipe, views, checked)
     common = {use.name: _target(use, recipe, sizes) for use in recipe.targets}
     found = {}
@@ -30,6 +34,19 @@ def of(recipe: Recipe, views: int, checked: int) -> dict[tuple[str, str], tuple[
             changed = own and own.options and Use(name=use.name, options={**use.options, **own.options})
             found[variant, use.name] = _target(changed, recipe, sizes) if changed else common[use.name]
     return found
+
+
+def named_dims(recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Scenario -> the sizes that the recipe gives to free dimensions there, where it gives any."""
+    asked = recipe.measure
+    specs = {"latency": asked.latency, "offline": asked.offline, "server": asked.server, "sweep": asked.sweep}
+    return {f"measure.{name}": spec.dims for name, spec in specs.items() if spec and spec.dims}
+
+
+def check_dims(recipe: Recipe, signature: Signature) -> None:
+    """Raise OptimizerError where a scenario of the recipe sizes a dimension that the model does not have."""
+    for where, dims in named_dims(recipe).items():
+        known_dims(signature, dims, where)
 
 
 def _check(recipe: Recipe) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from optimizer.errors import OptimizerError
 from optimizer.schema import Strict
+from optimizer.values import Signature
 
 UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 BOUNDS = ("us", "µs", "ms", "s")  # units in which latency is bounded: "20m" would be a mistake there
@@ -55,6 +58,18 @@ AS_WRITTEN = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}
 """How an editor checks a duration: a number of seconds, or text such as 20m."""
 SIZES = Annotated[int, Field(ge=1)]
 DIMS = "sizes of the other free dimensions; default: as for latency"
+
+
+def known_dims(signature: Signature, dims: Mapping[str, int], where: str) -> None:
+    """Raise OptimizerError for a size of a free dimension that the model does not have; `where` names the scenario."""
+    symbol = signature.batch_symbol()
+    free = [name for name in signature.symbols() if name != symbol]
+    for name in dims:
+        if name not in free:
+            raise OptimizerError(
+                f"{where}.dims: no free dimension '{name}'; available: {', '.join(free) or 'none'}",
+                f"the batch size is set by {where}.batch" if name == symbol else "correct or remove it",
+            )
 
 
 class OfflineSpec(Strict):

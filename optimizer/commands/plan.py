@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from optimizer import fingerprint, recipe, resolution, search
+from optimizer import fingerprint, recipe, resolution, runtimes, schema, search
 from optimizer.commands import console
 from optimizer.console import Console, duration, table
+from optimizer.formats import onnx as onnx_format
 from optimizer.plan import Plan
 from optimizer.plan import plan as make_plan
 from optimizer.steps import Step
 from optimizer.store import Store
-from optimizer.values import waiting
+from optimizer.values import Signature, waiting
 
 
 def plan(
@@ -31,6 +32,8 @@ def plan(
     asked = search.find(found)
     planned = make_plan(search.start(asked) if asked else found)
     artifacts = Store.open(store, screen.warn)
+    if runtimes.named_dims(found) and (signature := _signature(planned, artifacts)):
+        runtimes.check_dims(found, signature)
     if json:
         document = _document(planned, artifacts) | ({"search": _searched(asked)} if asked else {})
         screen.print(jsonlib.dumps(document, indent=1))
@@ -38,6 +41,16 @@ def plan(
         _show(screen, planned, artifacts)
         if asked:
             _show_search(screen, asked)
+
+
+def _signature(planned: Plan, store: Store) -> Signature | None:
+    """What the model takes, where no model code has to run to know it: of the stored model, or of its ONNX file."""
+    entry, given = store.get(planned.steps[0].key), planned.recipe.model
+    if entry:
+        return schema.decode(Signature, entry.record["signature"])
+    if given.inputs or given.file is None or given.file.suffix != ".onnx":
+        return None  # inputs that the recipe states are checked by the plan
+    return onnx_format.signature(onnx_format.parse(given.file))
 
 
 def reason(planned: Plan, step: Step, store: Store) -> str:

@@ -1,13 +1,14 @@
 """Data sets: from a reference to a specification, its digest, batches of model inputs, and a check of them.
 
-`resolve`, `digest` and `count` serve planning and open no more than they must; `open` and `check` read examples.
+`resolve`, `columns`, `digest` and `count` serve planning and open no more than they must; `open` and `check` read
+examples.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.dataset.cards import count, digest, resolve
+from optimizer.dataset.cards import columns, count, digest, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from optimizer.recipe import DataSpec
     from optimizer.values import Signature
 
-__all__ = ["apart", "check", "count", "digest", "open", "resolve"]
+__all__ = ["apart", "check", "columns", "count", "digest", "open", "resolve"]
 
 
 def open(spec: DataSpec, name: str, signature: Signature | None, seed: int) -> Stream:

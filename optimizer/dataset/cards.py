@@ -75,6 +75,13 @@ def count(spec: DataSpec) -> int | None:
     return left if spec.take is None else min(left, spec.take)
 
 
+def columns(spec: DataSpec) -> list[str] | None:
+    """The columns of a resolved specification's source; None where only an example tells."""
+    plugin = registry.load("sources", spec.source.name)
+    found: list[str] | None = plugin.columns(source_options(spec)) if hasattr(plugin, "columns") else None
+    return found
+
+
 def source_options(spec: DataSpec) -> Any:
     """The validated options of a resolved specification's source."""
     return _options(spec.source, "data", None)

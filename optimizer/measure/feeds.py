@@ -8,6 +8,7 @@ import numpy as np
 
 from optimizer.errors import OptimizerError
 from optimizer.protocols import Feeds
+from optimizer.specs import known_dims
 from optimizer.values import Signature, TensorSpec
 
 FREE_DTYPES = ("string", "bfloat16")  # numpy has no type of that name to convert to
@@ -20,12 +21,7 @@ def shape_feeds(signature: Signature, samples: Feeds, batch: int, dims: Mapping[
     model does not have, and for an input that the samples lack.
     """
     symbol = signature.batch_symbol()
-    free = [name for name in signature.symbols() if name != symbol]
-    if unknown := [name for name in dims if name not in free]:
-        raise OptimizerError(
-            f"measure.latency.dims: no free dimension '{unknown[0]}'; available: {', '.join(free) or 'none'}",
-            "the batch size is set by measure.latency.batch" if unknown[0] == symbol else "correct or remove it",
-        )
+    known_dims(signature, dims, "measure.latency")
     first = signature.inputs[0].shape[:1] if signature.inputs else ()
     if symbol is None and batch != 1 and first != (batch,):
         raise OptimizerError(

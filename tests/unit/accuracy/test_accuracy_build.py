@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def test_a_metric_says_what_labels_it_reads(folder: Path) -> None:
 
 
 def test_an_unknown_slice_column_is_refused_before_anything_is_evaluated(folder: Path, store: Store) -> None:
-    with pytest.raises(OptimizerError, match="unknown slice column 'grup'; available: age, group, label, x") as caught:
+    expected = "unknown slice column 'grup' in data 'test.npz'; available: age, group, label, x"
+    with pytest.raises(OptimizerError, match=re.escape(expected)) as caught:
         built(folder, store, data={"evaluate": {"ref": "test.npz", "slices": ["grup"]}})
     assert caught.value.hint == "did you mean 'group'?"
 
@@ -233,3 +235,10 @@ def test_metrics_are_not_tried_where_nothing_is_to_be_built(
     built(folder, store)
     monkeypatch.setattr(produce, "_outputs", lambda *given: pytest.fail("the model ran"))
     built(folder, store)
+
+
+def test_sizes_of_dimensions_that_the_model_lacks_are_refused_before_any_step(folder: Path, store: Store) -> None:
+    measure = {"metrics": ["top1"], "latency": {"dims": {"foo": 3}}}
+    with pytest.raises(OptimizerError, match=r"measure\.latency\.dims: no free dimension 'foo'"):
+        built(folder, store, measure=measure)
+    assert {entry.record["use"] for entry in store.entries()} == {"load"}

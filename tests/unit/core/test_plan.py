@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import yaml
+from onnx import TensorProto, helper
 
 from optimizer import registry
+from optimizer.cli import main
 from optimizer.commands.plan import reason
-from optimizer.errors import OptimizerError
+from optimizer.errors import EXIT_OK, EXIT_USAGE, OptimizerError
 from optimizer.plan import Plan, plan
 from optimizer.recipe import parse
 from optimizer.store import Store
+from optimizer.values import Signature, TensorSpec
 
 NET = "from torch import nn\n\ndef Net():\n    return nn.Linear(4, 2)\n"
 DATA: dict[str, Any] = {"source": {"npz": {"path": "d.npz"}}, "label": "y"}
@@ -262,3 +268,62 @@ def test_data_is_an_ingredient_only_for_options_that_read_it(folder: Path) -> No
     planned(folder, variants={"fp32": [], "rtn": variants["rtn"]}, **bare)
     with pytest.raises(OptimizerError, match="needs the data role 'calibrate'"):
         planned(folder, variants={"fp32": [], **variants}, **bare)
+
+
+@pytest.mark.parametrize("kind", ["npz", "text", "parquet"])
+def test_a_slice_column_that_is_not_there_is_refused_by_the_plan(folder: Path, kind: str) -> None:
+    (folder / "d.csv").write_text("x,y,group\n1,0,a\n2,1,b\n")
+    if kind == "parquet":
+        pa = pytest.importorskip("pyarrow")
+        pa.parquet = pytest.importorskip("pyarrow.parquet")
+        pa.parquet.write_table(pa.table({"x": [1.0], "y": [0], "group": ["a"]}), folder / "d.parquet")
+    np.savez(folder / "d.npz", x=np.zeros((4, 4), np.float32), y=np.zeros(4), group=np.array(list("abab")))
+    path = "d.csv" if kind == "text" else f"d.{kind}"
+    data = {"source": {kind: {"path": path}}, "label": "y"}
+    planned(folder, data={"evaluate": {**data, "slices": ["group"]}}, variants={"fp32": []}, gates=[])
+    with pytest.raises(OptimizerError, match=r"slice column 'gruop' in data 'evaluate'; available: group, x, y"):
+        planned(folder, data={"evaluate": {**data, "slices": ["gruop"]}}, variants={"fp32": []}, gates=[])
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ({"latency": {"dims": {"foo": 3}}}, "measure.latency.dims: no free dimension 'foo'; available: length"),
+        ({"offline": {"dims": {"lenght": 3}}}, "measure.offline.dims: no free dimension 'lenght'"),
+        ({"latency": {"dims": {"batch": 3}}}, "measure.latency.dims: no free dimension 'batch'"),
+    ],
+)
+def test_sizes_of_dimensions_that_the_stated_inputs_lack(folder: Path, measure: dict[str, Any], message: str) -> None:
+    model = {"entry": "net.py:Net", "inputs": {"x": "float32[batch,length,4]"}}
+    planned(folder, model=model, measure={"metrics": ["top1"], "latency": {"dims": {"length": 3}}})
+    with pytest.raises(OptimizerError, match=re.escape(message)):
+        planned(folder, model=model, measure={"metrics": ["top1"], **measure})
+
+
+def test_sizes_of_dimensions_that_an_onnx_file_or_a_stored_model_lacks(
+    folder: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(document: dict[str, Any]) -> tuple[int, str]:
+        (folder / "r.yaml").write_text(yaml.safe_dump(document))
+        code = main(["plan", str(folder / "r.yaml"), "--store", str(store.root)])
+        return code, " ".join(capsys.readouterr().err.split())
+
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
+    onnx.save(helper.make_model(graph), folder / "m.onnx")
+    document: dict[str, Any] = {"schema": 1, "model": {"file": "m.onnx"}, "variants": {"fp32": []}}
+    document |= {"targets": ["onnxruntime"], "measure": {"latency": {"dims": {"length": 3}}}}
+    assert told(document) == (EXIT_OK, "")
+    document["measure"] = {"latency": {"dims": {"foo": 3}}}
+    code, text = told(document)
+    assert code == EXIT_USAGE and "no free dimension 'foo'; available: length" in text
+
+    (folder / "net.pt2").write_bytes(b"not read by a plan")
+    document["model"] = {"file": "net.pt2"}
+    assert told(document)[0] == EXIT_OK, "only the model itself knows"
+    key = plan(parse(document, "r", folder)).steps[0].key
+    signature = Signature((TensorSpec.parse("x", "float32[batch,time]"),), ())
+    with store.stage(key) as out:
+        store.commit(out, key, {"use": "load", "format": "torch", "signature": dataclasses.asdict(signature)})
+    code, text = told(document)
+    assert code == EXIT_USAGE and "no free dimension 'foo'; available: time" in text
