@@ -171,6 +171,7 @@ def _model(found: Anatomy) -> View:
     lines.append(f"parameters  {found.values:,}" + (f"  ({shares})" if shares else ""))
     at = ", ".join(f"{name} {value}" for name, value in found.sizes.items())
     lines.append(f"MACs        {_macs(found)}" + (f"  at {at}" if at and found.macs is not None else ""))
+    lines += [f"missing     {name}  (holds weights: copy it beside the model)" for name in found.missing]
     rows = [[name, f"{count:,}"] for name, count in found.operators.items()]
     lines += ["", table(rows, ["layer" if found.layers else "operator", "count"], right=[1])]
     if found.layers:

@@ -1,4 +1,4 @@
-"""An ONNX file taken apart, without loading its external weights and without any runtime."""
+"""An ONNX file taken apart, without its external weights (only shapes are read there) and without any runtime."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from optimizer.formats import onnx as onnx_format
 
 
 def dissect(file: Path, dims: Mapping[str, int]) -> Anatomy:
-    """Operators, parameters and multiply-accumulates at the sizes `dims` (1 where it is silent).
+    """Operators, parameters and multiply-accumulates at the sizes `dims` (1 where it is silent); missing data files.
 
     Raises OptimizerError when the file is no ONNX model.
     """
     model = onnx_format.parse(file)
+    missing = tuple(name for name in onnx_format.external_files(model) if not (file.parent / name).is_file())
+    onnx_format.read_external_shapes(model, file.parent)
     signature = onnx_format.signature(model)
     sizes = sized(signature, dims)
     macs, uncounted = _macs(model, sizes)
@@ -32,6 +34,7 @@ def dissect(file: Path, dims: Mapping[str, int]) -> Anatomy:
         macs=macs,
         sizes=sizes,
         uncounted=uncounted,
+        missing=missing,
         facts={
             "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
             "ir_version": model.ir_version,

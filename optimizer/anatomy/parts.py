@@ -33,6 +33,7 @@ class Anatomy:
     sizes: Mapping[str, int] = field(default_factory=dict)  # free dimension -> size that the count is for
     uncounted: tuple[str, ...] = ()  # operators that multiply and whose shapes are not known
     facts: Mapping[str, Any] = field(default_factory=dict)  # what else the file says about itself
+    missing: tuple[str, ...] = ()  # files that hold its weights and are not beside it
     layers: tuple[Layer, ...] = ()  # in the order in which they run, where the file tells them
 
     @property

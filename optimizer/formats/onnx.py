@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 DATA = "model.onnx.data"
+SHAPE = 32  # numbers: no tensor has more dimensions, and paddings are two per dimension
 EXTERNAL_ABOVE = 1_900_000_000  # bytes; a protobuf message ends at 2 GiB
 # Quantizes the weights of a layer that was left in float on purpose, when its neighbours are quantized.
 UNWANTED = ("WeightBiasQuantization",)
@@ -123,6 +125,20 @@ def external_files(model: onnx.ModelProto) -> list[str]:
             if entry.key == "location":
                 found[entry.value] = None
     return list(found)
+
+
+def read_external_shapes(model: onnx.ModelProto, folder: Path) -> None:
+    """Read into the model those integers of its external data, in `folder`, that are few enough to be a shape.
+
+    What is not there, or lies outside the folder, stays external.
+    """
+    import onnx
+
+    for tensor in _tensors(model.graph):
+        few = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) and math.prod(tensor.dims) <= SHAPE
+        if few and tensor.data_location == onnx.TensorProto.EXTERNAL:
+            with contextlib.suppress(OSError, ValueError, onnx.checker.ValidationError):
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
 
 
 def _tensors(graph: Any) -> Any:

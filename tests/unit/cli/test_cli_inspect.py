@@ -115,6 +115,30 @@ def test_an_operator_of_unknown_shape_is_named_not_guessed(tmp_path: Path) -> No
     assert found.operators == {"MatMul": 1, "com.microsoft.Mystery": 1}
 
 
+def test_shapes_are_read_from_external_data_and_what_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        [node("Reshape", "x shape", "h"), node("MatMul", "h w")],
+        {"x": ["n", 8]},
+        {"y": None},
+        {"w": [4, 2], "shape": [2]},
+        {"shape": np.int64},
+    )
+    model = onnx.load(path)
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([-1, 4]), "shape"))
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    found = onnx_anatomy.dissect(path, {"n": 3})
+    assert (found.macs, found.missing) == (3 * 2 * 4 * 2, ())
+    (tmp_path / "w.bin").unlink()
+    found = onnx_anatomy.dissect(path, {"n": 3})
+    assert (found.macs, found.missing, found.parameters["float32"]) == (None, ("w.bin",), 8)
+    assert main(["inspect", str(path)]) == EXIT_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert "missing     w.bin  (holds weights: copy it beside the model)" in lines
+
+
 def test_dimensions_default_to_one_and_must_exist(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", [node("MatMul", "x w")], {"x": ["n", "t", 4]}, {"y": None}, {"w": [4, 2]})
     assert onnx_anatomy.dissect(path, {"t": 5}).macs == 5 * 8
