@@ -200,6 +200,36 @@ class OptionA(nn.Module):
         return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class ReturnsFromLoop(nn.Module):
+    """Leaves a loop over the samples by a return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 8) -> (n, 3)."""
+        y = self.fc(x)
+        for _ in range(3):
+            if y.sum() > 0:
+                return y
+            y = y + 1
+        return y
+
+
+class LeavesLoop(ReturnsFromLoop):
+    """The same by a break."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 8) -> (n, 3)."""
+        y = self.fc(x)
+        for _ in range(3):
+            if y.sum() > 0:
+                break
+            y = y + 1
+        return y
+
+
 class Branching(nn.Module):
     """Control flow that depends on values: no exporter can follow it."""
 

@@ -8,13 +8,15 @@ from typing import Literal
 
 from optimizer import usercode
 
-Kind = Literal["control flow", "operator", "result", "other"]
+Kind = Literal["control flow", "script", "operator", "result", "other"]
 OPERATOR = (
     r"No ONNX function found for <OpOverload\(op='(?P<op>[\w.]+)'",
     r"Exporting the operator '(?P<op>[\w:]+)' to ONNX",
     r"operator with unrecognized namespace (?P<op>[\w:]+)",
 )
 CONTROL_FLOW = ("GuardOnDataDependentSymNode", "data-dependent", "data dependent", "DynamicOutputShape")
+# PyTorch's assertion that no node of its own is left in the graph: those that mark a return from within a loop are.
+LEFT_OVER = re.compile(r"kind\(\)\.is_prim\(\).* INTERNAL ASSERT FAILED")
 TRACED = re.compile(
     r"^(?P<file>.+?):(?P<line>\d+): TracerWarning: (?P<text>Converting a tensor to a Python boolean)", re.M
 )
@@ -40,6 +42,9 @@ def explain(exporter: str, error: BaseException) -> Fault:
         found = re.search(pattern, text)
         if found:
             return Fault(exporter, "operator", f"the operator {found['op']} has no ONNX form in this exporter")
+    if LEFT_OVER.search(text):
+        reason = "it cannot take the control flow of this TorchScript code, such as a return from within a loop"
+        return Fault(exporter, "script", reason)
     root = chain[-1]
     names = " ".join(type(e).__name__ for e in chain)
     if any(mark in names or mark in text for mark in CONTROL_FLOW):

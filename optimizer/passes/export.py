@@ -180,6 +180,11 @@ def _refusal(faults: list[Fault], options: Options) -> OptimizerError:
             "express the decision with torch.where or torch.cond, give the model as a torch.jit.script archive, or, "
             "when it depends on shapes alone, set export: {exporter: torchscript}"
         )
+    elif "script" in kinds:
+        hint = (
+            "return once, at the end of forward, and leave loops by break; or write the decisions with torch.where or "
+            "torch.cond, and give the model as Python code (file.py:Class)"
+        )
     elif "operator" in kinds:
         hint = "replace the operator in the model, or try another operator set: export: {opset: 20}"
     elif kinds == {"result"}:

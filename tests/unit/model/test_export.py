@@ -100,6 +100,18 @@ def test_a_scripted_branch_is_exported_as_a_branch(bench, tmp_path):
     assert operators(bench.export(source).path)["If"] == 1
 
 
+def test_a_return_from_within_a_scripted_loop_is_refused_with_a_way_out(bench, tmp_path):
+    torch.jit.script(models.seeded(models.ReturnsFromLoop)).save(tmp_path / "returns.pt")
+    source = bench.load(file=str(tmp_path / "returns.pt"), inputs=VECTOR)
+    with pytest.raises(OptimizerError, match="a return from within a loop") as caught:
+        bench.export(source)
+    assert "INTERNAL ASSERT" not in caught.value.message
+    assert "leave loops by break" in str(caught.value.hint)
+    torch.jit.script(models.seeded(models.LeavesLoop)).save(tmp_path / "leaves.pt")
+    source = bench.load(file=str(tmp_path / "leaves.pt"), inputs=VECTOR)
+    assert operators(bench.export(source).path)["Loop"] == 1, "the advice holds"
+
+
 def test_an_exported_program_is_a_source_like_any_other(bench, tmp_path):
     batch = torch.export.Dim("batch")
     program = torch.export.export(models.seeded(models.MLP), (torch.randn(2, 8),), dynamic_shapes=({0: batch},))
