@@ -230,6 +230,19 @@ class LeavesLoop(ReturnsFromLoop):
         return y
 
 
+class AddsUp(ReturnsFromLoop):
+    """A sum over samples that begins with None."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 8) -> (n, 3)."""
+        found: torch.Tensor | None = None
+        for _ in range(x.size(0)):
+            found = x if found is None else found + x
+        assert found is not None
+        y: torch.Tensor = self.fc(found)
+        return y
+
+
 class Branching(nn.Module):
     """Control flow that depends on values: no exporter can follow it."""
 

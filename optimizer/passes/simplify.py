@@ -27,7 +27,8 @@ SCHEMED = False
 LIMIT = 1e-4
 
 # What onnxslim raises on graphs that it does not expect, none of them documented.
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError,
+          NameError)  # fmt: skip
 
 
 class Options(Strict):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import models
 import onnxslim
 import pytest
+import torch
 from conftest import artifact, compare, run_onnx
 
 from optimizer import samples
@@ -60,6 +62,13 @@ def test_a_library_that_fails_is_taken_back(bench, source, monkeypatch):
     found = simplified(bench, source)
     assert (found.path / "model.onnx").read_bytes() == (source.path / "model.onnx").read_bytes()
     assert "IndexError: list index out of range" in bench.notes["rolled_back"]
+
+
+def test_a_scripted_loop_that_onnxslim_trips_over_is_kept_as_it_is(bench, tmp_path):
+    torch.jit.script(models.seeded(models.AddsUp)).save(tmp_path / "sum.pt")
+    found = bench.export(bench.load(file=str(tmp_path / "sum.pt"), inputs={"x": "float32[batch,8]"}))
+    assert simplified(bench, found).signature == found.signature
+    assert "simplification was taken back: onnxslim" in bench.warnings[0]
 
 
 def test_external_data_goes_through_and_back(bench, monkeypatch):
