@@ -231,7 +231,7 @@ def test_without_calibration_data_nothing_static_is_tried(folder: Path) -> None:
     assert not any("quantize.static" in name for name in names)
     assert "quantize.weights@onnxruntime" in names, "rounding to the nearest looks at no data"
     assert not any("gptq" in p.name for p in whole.neighbours(Point("onnxruntime", (("quantize.weights", {}),))))
-    assert whole.missing == {"quantize.static": ("calibrate",)}
+    assert whole.missing == {"quantize.static": ("calibrate",), "quantize.inc": ("calibrate",)}
 
 
 def test_changes_are_one_option_at_a_time_and_legal_for_the_target(folder: Path) -> None:
