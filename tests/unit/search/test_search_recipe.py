@@ -177,7 +177,7 @@ def test_a_recipe_that_sets_an_option_of_a_target_keeps_it(folder: Path) -> None
 def test_conversions_and_what_can_join_them_take_turns(folder: Path) -> None:
     found = [p.name for p in space.of(asked(folder, targets=["openvino"])).presets()]
     assert found[:5] == [
-        "as-is@openvino", "quantize.static@openvino", "static_shapes_8@openvino", "quantize.weights@openvino",
+        "as-is@openvino", "quantize.static@openvino", "static_shapes_8@openvino", "quantize.inc@openvino",
         "precision_bf16@openvino",
     ]  # fmt: skip
 
