@@ -70,14 +70,15 @@ def disk_errors(root: Path) -> Iterator[None]:
         raise
 
 
-def require_folder(path: Path) -> None:
-    """Raise OptimizerError where there can be no folder, or one that takes no file; nothing is made."""
+def require_folder(path: Path) -> Path:
+    """The path as it is; raises OptimizerError where it can be no folder, or none that takes a file. Makes nothing."""
     with disk_errors(path):
         place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         if not place.is_dir():
             raise FileExistsError(errno.EEXIST, f"{place} is a file")
         if not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, "Permission denied", str(place))
+    return path
 
 
 def state(folder: Path) -> object:

@@ -68,7 +68,7 @@ def build(
     )  # fmt: skip
     found = shorthand.adjusted(_recipe(flags, save, variant or []), gate or [], bundle)
     artifacts = Store.open(store, screen.warn)
-    folder = _folder(out or Path("build") / found.name)
+    folder = require_folder(out or Path("build") / found.name)  # before the work
     asked = _asked(found, budget, measure)
     with artifacts.in_use():
         searched = search.search(asked, artifacts, screen, folder) if asked else None
@@ -84,12 +84,6 @@ def build(
         _summary(screen, planned, done.run, paths, bundles)
     outcomes = [*(v.outcome for v in done.run.verdicts), *(["fail"] if searched and searched.gap else [])]
     raise typer.Exit(options.exit_code(outcomes, counted_as))
-
-
-def _folder(out: Path) -> Path:
-    """The folder for the results, refused before the work where it cannot be."""
-    require_folder(out)
-    return out
 
 
 def _recorded(done: execute.Executed, base: str, searched: search.Searched | None) -> execute.Executed:

@@ -32,7 +32,10 @@ def selectors(kept: Set[str], layers: Sequence[Layer]) -> tuple[str, ...]:
 
 
 def step(steps: Sequence[Mapping[str, Any]], keep: Sequence[str]) -> str:
-    """The quantize.static step of a variant with these selectors added to its `keep`, as a recipe writes it."""
+    """The quantize.static step of a variant with these selectors added to its `keep`, as a recipe writes it.
+
+    For quantize.inc, whose selectors are of modules, a sentence with the layers to look for.
+    """
     if any(IN_PYTORCH in s for s in steps):
         return f"name the modules behind {', '.join(keep)} in the keep of {IN_PYTORCH}"
     options: dict[str, Any] = next((dict(s[STEP]) for s in steps if STEP in s), {})

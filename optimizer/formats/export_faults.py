@@ -9,6 +9,8 @@ from typing import Literal
 from optimizer import usercode
 
 Kind = Literal["control flow", "script", "operator", "result", "other"]
+# What exporters raise: they run the user's forward on stand-ins for tensors, and fail in as many ways.
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
 OPERATOR = (
     r"No ONNX function found for <OpOverload\(op='(?P<op>[\w.]+)'",
     r"Exporting the operator '(?P<op>[\w:]+)' to ONNX",

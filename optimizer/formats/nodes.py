@@ -10,6 +10,7 @@ from optimizer.selectors import Node
 if TYPE_CHECKING:
     import onnx
     import openvino
+    from torch import nn
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 # ONNX operator types that OpenVINO calls otherwise; both names select.
@@ -89,6 +90,11 @@ def captured(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
 def _aliases(name: str, outputs: Iterable[str], weights: Iterable[str]) -> tuple[str, ...]:
     modules = (w.removesuffix(WEIGHT) for w in weights if w.endswith(WEIGHT))
     return tuple(dict.fromkeys(alias for alias in (*outputs, *modules) if alias and alias != name))
+
+
+def torch_nodes(module: nn.Module) -> list[Node]:
+    """The modules inside a PyTorch module, by path and class."""
+    return [Node(name, (type(inner).__name__,)) for name, inner in module.named_modules() if name]
 
 
 def openvino_nodes(model: openvino.Model) -> list[Node]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.formats import onnx as onnx_format
-from optimizer.formats import onnx_names
+from optimizer.formats import onnx_names, probe
 from optimizer.formats.feeds import synthetic_feeds
 from optimizer.formats.torch import TorchModel, as_tensor
-from optimizer.protocols import Context, Feeds
+from optimizer.protocols import Context
 from optimizer.values import Signature
 
 if TYPE_CHECKING:
@@ -20,16 +20,8 @@ if TYPE_CHECKING:
 
 def arguments(model: TorchModel, ctx: Context) -> tuple[torch.Tensor, ...]:
     """Arguments to trace the model with: the first sample, or made ones where there is none."""
-    feeds = ctx.samples[0] if ctx.samples else _made(model, ctx.seed)
+    feeds = ctx.samples[0] if ctx.samples else synthetic_feeds(model.signature, probe.start(model.record), ctx.seed)
     return tuple(as_tensor(spec, feeds) for spec in model.signature.inputs)
-
-
-def _made(model: TorchModel, seed: int) -> Feeds:
-    """Inputs of batch 2, everything else at the smallest size of 8 or more that is supported."""
-    signature, dims = model.signature, model.record.dims
-    sizes = {s: min(max(8, dims.get(s, (1, 8))[0]), dims.get(s, (1, 8))[1]) for s in signature.symbols()}
-    batch = signature.batch_symbol()
-    return synthetic_feeds(signature, {**sizes, **({batch: 2} if batch else {})}, seed)
 
 
 def dynamo(module: nn.Module, args: tuple[torch.Tensor, ...], shapes: Any, opset: int) -> onnx_ir.Model:

@@ -53,7 +53,7 @@ def _made(model: TorchModel) -> Run:
     """A run on a made sample, as small as the model takes: a kernel may be wider than a short signal."""
     refusal: OptimizerError | None = None
     for size in SIZES:
-        sizes = _start(model.record, size)
+        sizes = start(model.record, size)
         if size > SIZES[0] and max(math.prod(shape_of(s, sizes)) for s in model.signature.inputs) > MOST:
             break
         try:
@@ -66,7 +66,7 @@ def _made(model: TorchModel) -> Run:
     raise refusal
 
 
-def _start(record: Record, size: int) -> dict[str, int]:
+def start(record: Record, size: int = SIZES[0]) -> dict[str, int]:
     """Batch 2, everything else of this size, within the supported range."""
     found = {}
     for symbol in record.signature.symbols():

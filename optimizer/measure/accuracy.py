@@ -81,9 +81,9 @@ def rows(outputs: Mapping[str, np.ndarray], data: Batch, metrics: Metrics, where
     return found
 
 
-def broken(outputs: Mapping[str, np.ndarray]) -> bool:
-    """Whether there is a NaN among the outputs."""
-    return any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in outputs.values())
+def broken(outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """The outputs that hold NaN."""
+    return [name for name, array in outputs.items() if array.dtype.kind == "f" and np.isnan(array).any()]
 
 
 def run(session: Session, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -302,9 +302,8 @@ class _Taker:
 
 
 def _refuse_nan(outputs: Mapping[str, np.ndarray], data: Batch, dataset: str) -> None:
-    for name, array in outputs.items():
-        if array.dtype.kind != "f" or not np.isnan(array).any():
-            continue
+    for name in broken(outputs):
+        array = outputs[name]
         rows = np.isnan(array).reshape(len(array), -1).any(axis=1) if array.ndim else np.array([True])
         first = int(data.indices[min(int(rows.argmax()) // data.views, len(data.indices) - 1)])
         raise OptimizerError(

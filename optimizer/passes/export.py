@@ -13,7 +13,7 @@ from optimizer import formats
 from optimizer.errors import OptimizerError
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats import onnx_export
-from optimizer.formats.export_faults import Fault, explain, frozen_decisions
+from optimizer.formats.export_faults import FAULTS, Fault, explain, frozen_decisions
 from optimizer.formats.quiet import native, quiet
 from optimizer.formats.torch import TorchModel, load_record, open_model
 from optimizer.protocols import Context
@@ -33,8 +33,6 @@ SCHEMED = False
 LIMIT = 1e-4
 
 EXPORTERS = {"auto": ("dynamo", "torchscript"), "dynamo": ("dynamo",), "torchscript": ("torchscript",)}
-# What exporters raise: they run the user's forward on stand-ins for tensors, and fail in as many ways.
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
 
 
 class Options(Strict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +63,12 @@ def results(found: Index) -> Results:
     """The result table: accuracy, drop, latency at the first setting, speed-up, size."""
     setting = found.settings[0] if found.settings else None
     at = f", {setting.label}" if setting and setting.label else ""
-    columns = [Column(name) for name in _metrics(found)]
-    columns += [Column(f"{name} drop") for name in _dropped(found)]
+    metrics = _metrics(found)
+    dropped = _dropped(found, metrics)
+    columns = [Column(name) for name in metrics]
+    columns += [Column(f"{name} drop") for name in dropped]
     columns += [Column(f"p50 / p95 ms{at}"), Column(f"speed-up{at}"), Column("size")]
-    rows = tuple(_row(found, c, setting) for c in found.run.candidates)
+    rows = tuple(_row(found, c, setting, metrics, dropped) for c in found.run.candidates)
     return Results(tuple(columns), rows, setting)
 
 
@@ -111,31 +114,33 @@ def _named(use: Any) -> str:
     return str(use["name"] if set(use) == {"name", "options"} else next(iter(use), ""))
 
 
-def _dropped(found: Index) -> list[str]:
+def _dropped(found: Index, metrics: Sequence[str]) -> list[str]:
     """Of these, the ones with a drop; where nothing is measured yet, the ones whose drop a gate asks about."""
     if found.metrics or not _waits(found):
-        return [name for name in found.metrics if found.anyone(name, "drop")]
+        return [name for name in metrics if found.anyone(name, "drop")]
     gated = {gate.metric for gate in judged(found.run) if gate.relation == "drop"}
-    return [name for name in _metrics(found) if name in gated]
+    return [name for name in metrics if name in gated]
 
 
 def _waits(found: Index) -> bool:
     return any(c.pending is not None for c in found.run.candidates)
 
 
-def _row(found: Index, c: Candidate, setting: Setting | None) -> ResultRow:
+def _row(
+    found: Index, c: Candidate, setting: Setting | None, metrics: Sequence[str], dropped: Sequence[str]
+) -> ResultRow:
     colour = found.targets.index(c.target)
     if c.skipped is not None:
-        blank = len(_metrics(found)) + len(_dropped(found)) + 3
+        blank = len(metrics) + len(dropped) + 3
         return ResultRow(c, colour, (Cell("-"),) * blank, "-", "skipped")
     baseline = found.is_baseline(c)
     relative = {m.metric for m in found.run.measurements if m.relation == "absolute" and m.against}
     if c.pending is not None:
-        waiting = (Cell("pending"),) * (len(_metrics(found)) + len(_dropped(found)) + 2)
+        waiting = (Cell("pending"),) * (len(metrics) + len(dropped) + 2)
         judged = "fail" if outcome_of(found.run, c) == "fail" else "pending"
         return ResultRow(c, colour, (*waiting, _size(found, c)), short_precision(c.precision), judged)
-    cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in _metrics(found)]
-    cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in _dropped(found)]
+    cells = [_compared(found.get(c.name, name), baseline and name in relative) for name in metrics]
+    cells += [_compared(found.get(c.name, name, "drop"), baseline) for name in dropped]
     cells.append(_latency(found, c, setting))
     cells.append(_compared(found.get(c.name, "latency.p50", "speedup", setting), baseline))
     cells.append(_size(found, c))

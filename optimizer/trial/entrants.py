@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimizer.console import Console
 from optimizer.errors import OptimizerError, unknown
@@ -28,6 +28,11 @@ def split(subjects: Sequence[Opened | Refused], console: Console) -> tuple[list[
     refused = [o for o in subjects if isinstance(o, Refused)]
     if refused and not opened:
         raise refused[0].error
-    for one in refused:
-        console.warn(f"{one.name} is left out: {one.error}")
-    return opened, {o.name: OptimizerError(f"{o.name}: {o.error.message}", o.error.hint) for o in refused}
+    return opened, left_out({o.name: o.error for o in refused}, console)
+
+
+def left_out(errors: Mapping[str, OptimizerError], console: Console) -> dict[str, OptimizerError]:
+    """Say who is left out and why; returns the reasons with the names in them."""
+    for name, error in errors.items():
+        console.warn(f"{name} is left out: {error}")
+    return {name: OptimizerError(f"{name}: {error.message}", error.hint) for name, error in errors.items()}

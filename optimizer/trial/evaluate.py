@@ -133,23 +133,17 @@ def _all_evaluated(
         try:
             entries[name], examples = _evaluated(one, task, flags, store, console)
         except OptimizerError as error:
-            failed[name] = OptimizerError(f"{name}: {error.message}", error.hint)
             untold[name] = error
         if entries:
-            _tell(untold, console)
+            failed |= entrants.left_out(untold, console)
             untold = {}
     if not entries:
         first, *others = untold.values()
         if all(other.message == first.message for other in others):
             raise first
-        _tell(untold, console)
+        failed = entrants.left_out(untold, console)
         raise OptimizerError(f"nothing could be evaluated: {next(iter(failed.values())).message}", first.hint)
     return entries, examples, failed
-
-
-def _tell(left: Mapping[str, OptimizerError], console: Console) -> None:
-    for name, error in left.items():
-        console.warn(f"{name} is left out: {error}")
 
 
 def _evaluated(one: Opened, task: Task, flags: Flags, store: Store, console: Console) -> tuple[StoredEntry, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
-from optimizer.formats import pruned, sparsity
+from optimizer.formats import nodes, pruned, sparsity
 from optimizer.formats import torch as torch_format
 from optimizer.formats.edits import find
 from optimizer.formats.torch import TorchModel
@@ -84,8 +84,7 @@ def _tried(trying: Trial, group: Group) -> str | None:
 
 
 def _kept(model: TorchModel, options: Options) -> set[str]:
-    nodes = [selectors.Node(name, (type(inner).__name__,)) for name, inner in model.module.named_modules() if name]
-    return selectors.select(options.keep, nodes, "prune.channels, keep")
+    return selectors.select(options.keep, nodes.torch_nodes(model.module), "prune.channels, keep")
 
 
 def _touches(group: Group, kept: set[str]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optimizer import selectors
+from optimizer.formats import nodes
 from optimizer.formats.torch import TorchModel
 from optimizer.passes.prune_weights.options import Options
 from optimizer.protocols import Context
@@ -31,8 +32,7 @@ def layers_of(model: TorchModel, options: Options) -> tuple[list[Layer], dict[st
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
-    nodes = [selectors.Node(name, (type(inner).__name__,)) for name, inner in model.module.named_modules() if name]
-    kept = selectors.select(options.keep, nodes, "prune.weights, keep")
+    kept = selectors.select(options.keep, nodes.torch_nodes(model.module), "prune.weights, keep")
     shared = _shared(model.module)
     found, dense = [], {}
     for path, inner in model.module.named_modules():

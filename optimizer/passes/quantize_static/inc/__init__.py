@@ -16,10 +16,10 @@ from pydantic import Field
 
 from optimizer import selectors
 from optimizer.errors import OptimizerError
-from optimizer.formats import caution, onnx_export
+from optimizer.formats import caution, nodes, onnx_export
 from optimizer.formats import onnx as onnx_format
 from optimizer.formats.calibration import Calibration
-from optimizer.formats.export_faults import explain
+from optimizer.formats.export_faults import FAULTS, explain
 from optimizer.formats.quiet import quiet
 from optimizer.formats.torch import TorchModel, as_array, as_tensor, open_model
 from optimizer.passes.quantize_static.inc import settle
@@ -42,8 +42,6 @@ SCHEMED = True
 LIMIT = None
 SEARCH: tuple[dict[str, object], ...] = ({}, {"method": "kl"})
 LIMIT_APART = 0.02  # of an output's largest value: a few steps of 8 bits
-# What torch.export, torchao and Neural Compressor raise on modules that they cannot take, none of it documented.
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError)
 
 
 class Options(Strict):
@@ -78,6 +76,8 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
 
     Raises OptimizerError for modules that it cannot take, and where the graph is not what it computes in PyTorch.
     """
+    import onnx_ir
+
     scheme = ctx.wanted("quantize.inc")
     model = open_model(source.path)
     if model.record.scripted:
@@ -102,12 +102,11 @@ def run(source: Artifact, options: Options, ctx: Context, out: Path) -> None:
     _agree(quantized, model, ctx, out)
     ctx.note("quantized", dict(counts))
     ctx.note("kept", sorted(kept))
-    caution.little(onnx_format.load(out), ctx.warn)
+    caution.little(onnx_ir.to_proto(graph), ctx.warn)
 
 
 def _kept(model: TorchModel, options: Options) -> set[str]:
-    named = [selectors.Node(name, (type(inner).__name__,)) for name, inner in model.module.named_modules() if name]
-    return selectors.select(options.keep, named, "quantize.inc: keep")
+    return selectors.select(options.keep, nodes.torch_nodes(model.module), "quantize.inc: keep")
 
 
 def _config(options: Options, kept: set[str], scheme: QuantScheme) -> Any:
